@@ -130,7 +130,7 @@ impl Bitfield {
                 u64::from_le_bytes(word)
             })
             .collect();
-        if length % 64 != 0 && words.last().is_some_and(|last| last >> (length % 64) != 0) {
+        if !length.is_multiple_of(64) && words.last().is_some_and(|last| last >> (length % 64) != 0) {
             return Err(error);
         }
         let ones = words.iter().map(|word| word.count_ones()).sum();

@@ -261,7 +261,7 @@ impl MetainfoBuilder {
             self.hasher.update(&bytes[..part]);
             self.taken += part as u64;
             bytes = &bytes[part..];
-            if self.taken % piece_length == 0 || self.taken == self.geometry.length() {
+            if self.taken.is_multiple_of(piece_length) || self.taken == self.geometry.length() {
                 self.hashes.push(PieceHash(*self.hasher.finalize().as_bytes()));
                 self.hasher.reset();
             }
