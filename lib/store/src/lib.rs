@@ -1,1 +1,42 @@
-//! Placeholder.
+//! The content-addressed store: blobs on disk under their digest, whole or still arriving.
+//!
+//! Invariant: a byte that leaves the store was verified, and a crash at any instant (killed, or power lost) leaves of
+//! every blob the whole, or a partial whose marked pieces are right, or nothing (`commit`, `checkpoint` and `recovery`
+//! say how). Disk and hashing run on blocking threads; memory does not grow with a blob's length, but for 32 bytes a piece.
+//! It does not fetch, does not judge a metainfo's signature, and does not yet evict.
+
+#![allow(
+    clippy::result_large_err,
+    reason = "an error names digests by value, 65 bytes each; errors are rare, and none is raised in a hot loop"
+)]
+
+mod blob;
+mod checkpoint;
+mod commit;
+mod demand;
+mod directory;
+mod disk;
+mod frontier;
+mod import;
+mod index;
+mod layout;
+mod metrics;
+mod partial;
+mod progress;
+mod reader;
+mod recovery;
+mod store;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+
+pub use blob::Blob;
+pub use commit::CommitError;
+pub use directory::OpenError;
+pub use disk::DiskError;
+pub use import::ImportError;
+pub use index::Entry;
+pub use partial::{Partial, WriteError, Written};
+pub use reader::{BlobReader, ReadError};
+pub use store::{Config, CreateError, Store, StoreError};

@@ -1,0 +1,217 @@
+//! A finished file becomes a blob: one pass proves its digest and hashes its pieces, then it is moved into place.
+//!
+//! Crash story: the file stays where it was until its bytes and its metainfo are durable; the move is one rename. The
+//! digest is proved even if the blob is here already: to name a digest is not to have the content.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use shoal_core::{
+    Digest, Digester, Geometry, GeometryError, Metainfo, MetainfoBuilder, Proof, SignedMetainfo,
+};
+
+use crate::blob::Blob;
+use crate::directory::{Closed, Directory};
+use crate::disk::{self, DiskError};
+use crate::index::{Entry, Index, IndexFull};
+
+/// Why content was not taken. A file that was to be imported is where it was.
+#[derive(Debug, thiserror::Error)]
+pub enum ImportError {
+    /// The content has another digest.
+    #[error("content has digest {found}, not {expected}")]
+    DigestMismatch {
+        /// Said.
+        expected: Digest,
+        /// Is.
+        found: Digest,
+    },
+    /// It cannot be cut into pieces.
+    #[error("{digest} cannot be cut into pieces")]
+    Geometry {
+        /// Blob.
+        digest: Digest,
+        /// Why not.
+        source: GeometryError,
+    },
+    /// The file grew or shrank while it was read.
+    #[error("the content of {digest} had {length} bytes and changed while it was read")]
+    Changed {
+        /// Blob.
+        digest: Digest,
+        /// How long it was at first.
+        length: u64,
+    },
+    /// The disk is full.
+    #[error("no space left for {digest}")]
+    NoSpace {
+        /// Blob.
+        digest: Digest,
+        /// What the file system said.
+        source: DiskError,
+    },
+    /// The disk refused.
+    #[error("cannot import {digest}")]
+    Disk {
+        /// Blob.
+        digest: Digest,
+        /// What the file system said.
+        source: DiskError,
+    },
+    /// The index has as many blobs as it takes.
+    #[error("no room for {digest}: the store has {limit} blobs already")]
+    Full {
+        /// Blob.
+        digest: Digest,
+        /// How many it takes.
+        limit: usize,
+    },
+    /// The store was closed.
+    #[error("cannot import {digest}: the store is closed")]
+    Closed {
+        /// Blob.
+        digest: Digest,
+    },
+}
+
+/// One import. All of it blocks.
+pub(crate) struct Import {
+    pub(crate) directory: Arc<Directory>,
+    pub(crate) index: Arc<Index>,
+    pub(crate) digest: Digest,
+}
+
+impl Import {
+    pub(crate) fn file(
+        &self,
+        path: &Path,
+        sign: impl FnOnce(&Metainfo) -> Proof,
+    ) -> Result<Blob, ImportError> {
+        let file = disk::open_file(path).map_err(|error| self.disk_error(error))?;
+        let metainfo = self.cut(&file, path)?;
+        if let Some(Entry::Whole(blob)) = self.index.find(&self.digest) {
+            return self.drop_duplicate(path, blob);
+        }
+        disk::sync_data(&file, path).map_err(|error| self.disk_error(error))?;
+        let proof = sign(&metainfo);
+        self.take_in(path, SignedMetainfo { metainfo, proof })
+    }
+
+    pub(crate) fn content(
+        &self,
+        content: &Bytes,
+        sign: impl FnOnce(&Metainfo) -> Proof,
+    ) -> Result<Blob, ImportError> {
+        let found = Digest::of(self.digest.algorithm(), content);
+        if found != self.digest {
+            return Err(ImportError::DigestMismatch { expected: self.digest, found });
+        }
+        if let Some(Entry::Whole(blob)) = self.index.find(&self.digest) {
+            return Ok(blob);
+        }
+        let temporary = self.directory.temporary();
+        disk::write_synced(temporary.path(), content).map_err(|error| self.disk_error(error))?;
+        self.file(temporary.path(), sign)
+    }
+
+    /// The one pass: proves the digest, hashes the pieces.
+    fn cut(&self, file: &File, path: &Path) -> Result<Metainfo, ImportError> {
+        let digest = self.digest;
+        let failed = |source| self.disk_error(DiskError::new("read", path, source));
+        let length = file.metadata().map_err(failed)?.len();
+        let geometry =
+            Geometry::for_blob(length).map_err(|source| ImportError::Geometry { digest, source })?;
+        let mut builder = MetainfoBuilder::new(geometry);
+        let mut digester = Digester::new(digest.algorithm());
+        // One byte more than it should have, to see whether it grew.
+        let taken = for_each_part(file.take(length + 1), |part| {
+            digester.update(part);
+            builder.update(part);
+        });
+        if taken.map_err(failed)? != length {
+            return Err(ImportError::Changed { digest, length });
+        }
+        let found = digester.finish();
+        if found != digest {
+            return Err(ImportError::DigestMismatch { expected: digest, found });
+        }
+        builder.finish(digest).map_err(|_| ImportError::Changed { digest, length })
+    }
+
+    fn take_in(&self, path: &Path, signed: SignedMetainfo) -> Result<Blob, ImportError> {
+        let digest = self.digest;
+        let _change = self.directory.change(&digest).map_err(|Closed| ImportError::Closed { digest })?;
+        let before = self.index.find(&digest);
+        if let Some(Entry::Whole(blob)) = before {
+            return self.drop_duplicate(path, blob);
+        }
+        let room = self.index.check_room_for_blob(&digest);
+        room.map_err(|IndexFull { limit }| ImportError::Full { digest, limit })?;
+        self.move_in(path, &signed).map_err(|error| self.disk_error(error))?;
+        let blob = Blob::new(signed, self.directory.layout().blob(&digest));
+        self.index.insert(digest, Entry::Whole(blob.clone()));
+        if let Some(Entry::Partial(partial)) = before {
+            partial.supersede(&blob);
+        }
+        Ok(blob)
+    }
+
+    fn move_in(&self, path: &Path, signed: &SignedMetainfo) -> Result<(), DiskError> {
+        let layout = self.directory.layout();
+        let (blob, metainfo) = (layout.blob(&self.digest), layout.metainfo(&self.digest));
+        disk::create_parent(&metainfo)?;
+        self.directory.write_durable(&metainfo, &signed.encode())?;
+        disk::create_parent(&blob)?;
+        match disk::rename(path, &blob) {
+            Err(error) if error.kind() == io::ErrorKind::CrossesDevices => self.copy_in(path, &blob)?,
+            other => other?,
+        }
+        disk::sync_parent(&blob)
+    }
+
+    fn copy_in(&self, from: &Path, to: &Path) -> Result<(), DiskError> {
+        let temporary = self.directory.temporary();
+        let path = temporary.path();
+        let copied = std::fs::copy(from, path).and_then(|_| File::open(path)?.sync_all());
+        copied.map_err(|source| DiskError::new("copy to", path, source))?;
+        disk::rename(path, to)?;
+        disk::remove(from).map(|_| ())
+    }
+
+    fn drop_duplicate(&self, path: &Path, blob: Blob) -> Result<Blob, ImportError> {
+        disk::remove(path).map_err(|error| self.disk_error(error))?;
+        Ok(blob)
+    }
+
+    fn disk_error(&self, source: DiskError) -> ImportError {
+        let digest = self.digest;
+        if source.is_full() {
+            ImportError::NoSpace { digest, source }
+        } else {
+            ImportError::Disk { digest, source }
+        }
+    }
+}
+
+/// Reads to the end, and says how many bytes there were.
+fn for_each_part(mut input: impl Read, mut visit: impl FnMut(&[u8])) -> io::Result<u64> {
+    let mut buffer = vec![0; READ_LENGTH];
+    let mut taken = 0;
+    loop {
+        match input.read(&mut buffer) {
+            Ok(0) => return Ok(taken),
+            Ok(count) => {
+                visit(&buffer[..count]);
+                taken += count as u64;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// One read: two hash functions run over it while it is in a CPU's cache.
+const READ_LENGTH: usize = 1 << 20;

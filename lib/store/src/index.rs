@@ -1,0 +1,161 @@
+//! What the store has, in memory: a lookup never touches the disk.
+//!
+//! Entries change only under the directory's [`change`](crate::directory::Directory::change) of their digest, so disk
+//! and index tell the same story to everybody who changes something.
+
+use std::collections::HashMap;
+use std::sync::Mutex;
+
+use shoal_core::Digest;
+
+use crate::blob::Blob;
+use crate::directory::locked;
+use crate::partial::Partial;
+
+/// What the store has of a digest.
+#[derive(Clone, Debug)]
+pub enum Entry {
+    /// All of it.
+    Whole(Blob),
+    /// Some of it (maybe none yet).
+    Partial(Partial),
+}
+
+/// All entries, and the sum of their lengths.
+#[derive(Debug, Default)]
+pub(crate) struct Index {
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    entries: HashMap<Digest, Entry>,
+    partials: usize,
+    bytes: u64,
+}
+
+/// The index takes no more entries of that kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct IndexFull {
+    pub(crate) limit: usize,
+}
+
+impl Entry {
+    fn length(&self) -> u64 {
+        match self {
+            Self::Whole(blob) => blob.metainfo().length(),
+            Self::Partial(partial) => partial.metainfo().length(),
+        }
+    }
+}
+
+impl Index {
+    pub(crate) fn find(&self, digest: &Digest) -> Option<Entry> {
+        locked(&self.state).entries.get(digest).cloned()
+    }
+
+    pub(crate) fn digests(&self) -> Vec<(Digest, bool)> {
+        let state = locked(&self.state);
+        state.entries.iter().map(|(digest, entry)| (*digest, matches!(entry, Entry::Whole(_)))).collect()
+    }
+
+    pub(crate) fn partials(&self) -> Vec<Partial> {
+        let state = locked(&self.state);
+        let partials = state.entries.values().filter_map(|entry| match entry {
+            Entry::Partial(partial) => Some(partial.clone()),
+            Entry::Whole(_) => None,
+        });
+        partials.collect()
+    }
+
+    pub(crate) fn bytes(&self) -> u64 {
+        locked(&self.state).bytes
+    }
+
+    /// Whether there is room for one more partial.
+    pub(crate) fn check_room_for_partial(&self) -> Result<(), IndexFull> {
+        let state = locked(&self.state);
+        if state.partials >= MAX_PARTIALS {
+            return Err(IndexFull { limit: MAX_PARTIALS });
+        }
+        if state.entries.len() >= MAX_ENTRIES {
+            return Err(IndexFull { limit: MAX_ENTRIES });
+        }
+        Ok(())
+    }
+
+    /// Whether there is room for that blob, which may be here as a partial already.
+    pub(crate) fn check_room_for_blob(&self, digest: &Digest) -> Result<(), IndexFull> {
+        let state = locked(&self.state);
+        let fits = state.entries.contains_key(digest) || state.entries.len() < MAX_ENTRIES;
+        if fits { Ok(()) } else { Err(IndexFull { limit: MAX_ENTRIES }) }
+    }
+
+    /// Puts an entry in, and gives back the one it replaces.
+    pub(crate) fn insert(&self, digest: Digest, entry: Entry) -> Option<Entry> {
+        let mut state = locked(&self.state);
+        state.count_in(&entry);
+        let replaced = state.entries.insert(digest, entry);
+        if let Some(old) = &replaced {
+            state.count_out(old);
+        }
+        replaced
+    }
+
+    pub(crate) fn remove(&self, digest: &Digest) -> Option<Entry> {
+        let mut state = locked(&self.state);
+        let removed = state.entries.remove(digest)?;
+        state.count_out(&removed);
+        Some(removed)
+    }
+}
+
+impl State {
+    fn count_in(&mut self, entry: &Entry) {
+        self.bytes += entry.length();
+        self.partials += usize::from(matches!(entry, Entry::Partial(_)));
+    }
+
+    fn count_out(&mut self, entry: &Entry) {
+        self.bytes -= entry.length();
+        self.partials -= usize::from(matches!(entry, Entry::Partial(_)));
+    }
+}
+
+/// A metainfo takes 32 bytes a piece and about 1 KiB of proof: 256 Ki blobs of a few MiB each take about 300 MiB.
+const MAX_ENTRIES: usize = 1 << 18;
+/// Each holds a file open; the usual limit of open files is 1,024.
+const MAX_PARTIALS: usize = 512;
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::{Scene, content, signed};
+    use crate::{CreateError, Entry};
+
+    #[tokio::test]
+    async fn partials_have_a_limit_and_a_deleted_one_makes_room() {
+        let scene = Scene::open().await;
+        for number in 0..super::MAX_PARTIALS {
+            scene.store.create(&signed(number.to_string().as_bytes())).await.unwrap();
+        }
+        let one_more = signed(b"one more");
+        assert!(matches!(scene.store.create(&one_more).await, Err(CreateError::Full { .. })));
+        assert!(scene.store.delete(signed(b"0").metainfo.digest()).await.unwrap());
+        assert!(matches!(scene.store.create(&one_more).await, Ok(Entry::Partial(_))));
+    }
+
+    #[tokio::test]
+    async fn bytes_are_the_exact_sum() {
+        let scene = Scene::open().await;
+        let (one, two) = (content(3_000_000, 1), content(1_500_000, 2));
+        assert_eq!(scene.store.bytes(), 0);
+        scene.put(&one).await;
+        let partial = scene.create(&two).await;
+        assert_eq!(scene.store.bytes(), 4_500_000);
+        crate::testing::write_all(&partial, &two).await;
+        partial.commit().await.unwrap();
+        assert_eq!(scene.store.bytes(), 4_500_000);
+        scene.store.delete(signed(&one).metainfo.digest()).await.unwrap();
+        assert_eq!(scene.store.bytes(), 1_500_000);
+    }
+}

@@ -1,0 +1,251 @@
+//! The handle to the whole store: what is in it, and the operations that make or remove an entry.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::Deserialize;
+use shoal_core::{Bitfield, Digest, Metainfo, Proof, SignedMetainfo};
+
+use crate::blob::Blob;
+use crate::directory::{Closed, Directory, OpenError};
+use crate::disk::{self, DiskError, blocking};
+use crate::import::{Import, ImportError};
+use crate::index::{Entry, Index, IndexFull};
+use crate::layout::PartialFile;
+use crate::partial::Partial;
+use crate::progress::{Gone, Progress};
+use crate::recovery;
+
+/// Cheap to clone handle. The directory is free again after [`Store::close`], or when the last handle, and the last
+/// [`Partial`], is dropped.
+#[derive(Clone, Debug)]
+pub struct Store {
+    directory: Arc<Directory>,
+    index: Arc<Index>,
+}
+
+/// Where it is.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The directory; made if missing. One process has it at a time.
+    pub directory: PathBuf,
+}
+
+/// Why a partial cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub enum CreateError {
+    /// The disk has no room for the whole blob.
+    #[error("no space left for the {length} bytes of {digest}")]
+    NoSpace {
+        /// Blob.
+        digest: Digest,
+        /// How long it is.
+        length: u64,
+        /// What the file system said.
+        source: DiskError,
+    },
+    /// The disk refused.
+    #[error("cannot create the partial {digest}")]
+    Disk {
+        /// Blob.
+        digest: Digest,
+        /// What the file system said.
+        source: DiskError,
+    },
+    /// There are as many blobs, or as many partials, as the store takes.
+    #[error("no room for {digest}: the store takes no more than {limit} of its kind")]
+    Full {
+        /// Blob.
+        digest: Digest,
+        /// How many it takes.
+        limit: usize,
+    },
+    /// The store was closed.
+    #[error("cannot create the partial {digest}: the store is closed")]
+    Closed {
+        /// Blob.
+        digest: Digest,
+    },
+}
+
+/// Why a blob cannot be deleted.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The disk refused.
+    #[error("cannot delete {digest}")]
+    Disk {
+        /// Blob.
+        digest: Digest,
+        /// What the file system said.
+        source: DiskError,
+    },
+    /// The store was closed.
+    #[error("cannot delete {digest}: the store is closed")]
+    Closed {
+        /// Blob.
+        digest: Digest,
+    },
+}
+
+impl Store {
+    /// Opens (creates) the directory and finds what is in it. Needs a tokio runtime for as long as it lives.
+    pub async fn open(config: Config) -> Result<Self, OpenError> {
+        let directory = Arc::new(Directory::open(config.directory).await?);
+        blocking(move || {
+            let index = recovery::recover(&directory).map_err(|source| OpenError::Disk {
+                directory: directory.layout().root().to_owned(),
+                source,
+            })?;
+            Ok(Self { directory, index })
+        })
+        .await
+    }
+
+    /// What there is of a blob.
+    #[must_use]
+    pub fn entry(&self, digest: &Digest) -> Option<Entry> {
+        self.index.find(digest)
+    }
+
+    /// The whole blob if it is whole.
+    #[must_use]
+    pub fn blob(&self, digest: &Digest) -> Option<Blob> {
+        match self.entry(digest)? {
+            Entry::Whole(blob) => Some(blob),
+            Entry::Partial(_) => None,
+        }
+    }
+
+    /// Every digest in the store, with whether it is whole.
+    #[must_use]
+    pub fn digests(&self) -> Vec<(Digest, bool)> {
+        self.index.digests()
+    }
+
+    /// Bytes on disk (whole blobs + partials, which take their full length from the start).
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.index.bytes()
+    }
+
+    /// Makes (or takes up) the partial; `Entry::Whole` if it is whole already.
+    ///
+    /// One that is there keeps its own metainfo, which may cut the blob differently: use that of the entry.
+    pub async fn create(&self, metainfo: &SignedMetainfo) -> Result<Entry, CreateError> {
+        if let Some(blob) = self.blob(metainfo.metainfo.digest()) {
+            return Ok(Entry::Whole(blob));
+        }
+        let (store, signed) = (self.clone(), metainfo.clone());
+        blocking(move || store.create_blocking(signed)).await
+    }
+
+    /// Takes a finished file into the store (moves it): SHA checked and pieces hashed in one pass, metainfo signed by `sign`.
+    /// If the blob is whole already the file is removed and the blob returned. On any error the file stays where it is.
+    ///
+    /// Nobody may write to the file any more. It should be on the store's file system; if not, it is copied.
+    pub async fn import(
+        &self,
+        file: &Path,
+        digest: &Digest,
+        sign: impl FnOnce(&Metainfo) -> Proof + Send + 'static,
+    ) -> Result<Blob, ImportError> {
+        let (import, file) = (self.import_of(digest), file.to_owned());
+        blocking(move || import.file(&file, sign)).await
+    }
+
+    /// The same for small content in memory.
+    pub async fn put(
+        &self,
+        content: Bytes,
+        digest: &Digest,
+        sign: impl FnOnce(&Metainfo) -> Proof + Send + 'static,
+    ) -> Result<Blob, ImportError> {
+        let import = self.import_of(digest);
+        blocking(move || import.content(&content, sign)).await
+    }
+
+    /// Deletes a blob or partial; open readers of a whole blob go on to the end. Says whether there was one.
+    pub async fn delete(&self, digest: &Digest) -> Result<bool, StoreError> {
+        let (store, digest) = (self.clone(), *digest);
+        blocking(move || store.delete_blocking(digest)).await
+    }
+
+    /// Saves what every partial has, ends them, and gives the directory free, whoever still holds a handle.
+    ///
+    /// Whole blobs can be read on; nothing can be changed any more.
+    pub async fn close(&self) {
+        let store = self.clone();
+        blocking(move || {
+            for Partial(partial) in store.index.partials() {
+                partial.checkpoint();
+            }
+            store.directory.close();
+            for Partial(partial) in store.index.partials() {
+                partial.progress.send_if_modified(|progress| progress.end(Gone::Closed));
+            }
+        })
+        .await;
+    }
+
+    fn import_of(&self, digest: &Digest) -> Import {
+        Import { directory: self.directory.clone(), index: self.index.clone(), digest: *digest }
+    }
+
+    fn create_blocking(&self, signed: SignedMetainfo) -> Result<Entry, CreateError> {
+        let digest = *signed.metainfo.digest();
+        let _change = self.directory.change(&digest).map_err(|Closed| CreateError::Closed { digest })?;
+        if let Some(entry) = self.index.find(&digest) {
+            if let Entry::Partial(partial) = &entry {
+                partial.0.progress.send_if_modified(Progress::revive);
+            }
+            return Ok(entry);
+        }
+        let room = self.index.check_room_for_partial();
+        room.map_err(|IndexFull { limit }| CreateError::Full { digest, limit })?;
+        let entry = Entry::Partial(self.create_partial(signed)?);
+        self.index.insert(digest, entry.clone());
+        Ok(entry)
+    }
+
+    fn create_partial(&self, signed: SignedMetainfo) -> Result<Partial, CreateError> {
+        let (digest, length) = (*signed.metainfo.digest(), signed.metainfo.length());
+        let file = self.create_files(&signed).map_err(|source| {
+            // Half a partial is of no use; what cannot be removed now is at the next start.
+            let _ = self.directory.remove_partial(&digest);
+            if source.is_full() {
+                CreateError::NoSpace { digest, length, source }
+            } else {
+                CreateError::Disk { digest, source }
+            }
+        })?;
+        let none = Bitfield::empty(signed.metainfo.geometry().piece_count());
+        Ok(Partial::new(self.directory.clone(), &self.index, signed, file, none))
+    }
+
+    /// An old bitfield must be gone for good before there is a new file that it could vouch for.
+    fn create_files(&self, signed: &SignedMetainfo) -> Result<std::fs::File, DiskError> {
+        let digest = signed.metainfo.digest();
+        let layout = self.directory.layout();
+        self.directory.remove_partial(digest)?;
+        let sidecar = layout.partial(digest, PartialFile::Metainfo);
+        self.directory.write_durable(&sidecar, &signed.encode())?;
+        let path = layout.partial(digest, PartialFile::Bytes);
+        let file = disk::create_file(&path)?;
+        disk::allocate(&file, &path, signed.metainfo.length())?;
+        disk::sync_directory(&layout.partials())?;
+        Ok(file)
+    }
+
+    fn delete_blocking(&self, digest: Digest) -> Result<bool, StoreError> {
+        let _change = self.directory.change(&digest).map_err(|Closed| StoreError::Closed { digest })?;
+        let Some(entry) = self.index.remove(&digest) else { return Ok(false) };
+        if let Entry::Partial(Partial(partial)) = entry {
+            partial.progress.send_if_modified(|progress| progress.end(Gone::Deleted));
+        }
+        let removed = self.directory.remove_all(&digest);
+        removed.map_err(|source| StoreError::Disk { digest, source })?;
+        Ok(true)
+    }
+}

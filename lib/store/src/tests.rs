@@ -1,0 +1,8 @@
+//! What the store promises, by theme.
+
+mod crash;
+mod importing;
+mod model;
+mod opening;
+mod reading;
+mod writing;
