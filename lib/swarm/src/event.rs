@@ -1,0 +1,275 @@
+//! What goes into the engine and what comes out of it.
+//!
+//! Nothing here does anything: an [`Event`] says what happened, an [`Action`] what is to be done, and a [`Message`] is
+//! what two engines say to each other, in whatever encoding the transport chooses.
+
+use std::ops::Range;
+use std::time::Duration;
+
+use shoal_core::{Bitfield, Digest, Geometry, PeerId, PieceIndex, Role, Zone};
+
+/// A point in time: how long after an epoch of the caller's choice. The engine never asks for the time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Moment(pub Duration);
+
+impl Moment {
+    /// That much later.
+    pub(crate) fn after(self, wait: Duration) -> Self {
+        Self(self.0.saturating_add(wait))
+    }
+
+    /// How long ago `earlier` was; nothing if it is yet to come.
+    pub(crate) fn since(self, earlier: Self) -> Duration {
+        self.0.saturating_sub(earlier.0)
+    }
+}
+
+/// Who may have pieces.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Candidate {
+    /// Name.
+    pub peer: PeerId,
+    /// Role: origins are asked when agents do not have a piece.
+    pub role: Role,
+    /// Zone.
+    pub zone: Zone,
+}
+
+/// What peers say to each other about pieces: one engine's `Action::Send` is another's `Event::Message`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Message {
+    /// "I am in the swarm of this blob, and have these pieces." Answered by a `Join` of the other's own, or `Absent`.
+    Join {
+        /// Blob.
+        digest: Digest,
+        /// Sender's pieces.
+        have: Bitfield,
+    },
+    /// "I do not have (any more) that blob."
+    Absent {
+        /// Blob.
+        digest: Digest,
+    },
+    /// "I have this piece now."
+    Have {
+        /// Blob.
+        digest: Digest,
+        /// Piece.
+        piece: PieceIndex,
+    },
+    /// "Send me this piece."
+    Request {
+        /// Blob.
+        digest: Digest,
+        /// Piece.
+        piece: PieceIndex,
+    },
+    /// "I need it no more."
+    Cancel {
+        /// Blob.
+        digest: Digest,
+        /// Piece.
+        piece: PieceIndex,
+    },
+    /// "I will not send that piece (busy, or gone); ask elsewhere or later."
+    Reject {
+        /// Blob.
+        digest: Digest,
+        /// Piece.
+        piece: PieceIndex,
+    },
+}
+
+/// How a requested piece came out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PieceOutcome {
+    /// Arrived, hash right, written.
+    Good,
+    /// Arrived, hash wrong.
+    Corrupt,
+    /// It could not be stored (disk) though it was right: not the peer's fault.
+    NotStored,
+}
+
+/// What happens to a node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// Fetch this blob (open its swarm); `have` is what is on disk already.
+    Fetch {
+        /// Blob.
+        digest: Digest,
+        /// Its pieces.
+        geometry: Geometry,
+        /// On disk already.
+        have: Bitfield,
+        /// Whom to ask first.
+        candidates: Vec<Candidate>,
+    },
+    /// Serve this blob, whole or partial, to those who ask; the answer to `Action::Load`.
+    Seed {
+        /// Blob.
+        digest: Digest,
+        /// Its pieces.
+        geometry: Geometry,
+        /// On disk.
+        have: Bitfield,
+    },
+    /// The blob of `Action::Load` is not here.
+    NotHeld {
+        /// Blob.
+        digest: Digest,
+    },
+    /// Leave the swarm of this blob (deleted, or the fetch was given up).
+    Close {
+        /// Blob.
+        digest: Digest,
+    },
+    /// More peers for a fetch.
+    Found {
+        /// Blob.
+        digest: Digest,
+        /// Who.
+        candidates: Vec<Candidate>,
+    },
+    /// The readers of a blob stand here now: the pieces each comes to next, in order. Replaces what was said before.
+    Demand {
+        /// Blob.
+        digest: Digest,
+        /// One range a reader.
+        pieces: Vec<Range<u32>>,
+    },
+    /// There is a connection with that peer (whoever dialled).
+    Connected {
+        /// Who.
+        peer: PeerId,
+        /// From its certificate.
+        role: Role,
+    },
+    /// The answer to `Action::Connect` when there will be none.
+    ConnectFailed {
+        /// Who.
+        peer: PeerId,
+    },
+    /// The connection is gone.
+    Disconnected {
+        /// Who.
+        peer: PeerId,
+    },
+    /// A peer said something. May be hostile: nonsense is refused, never believed, never a panic.
+    Message {
+        /// Who.
+        peer: PeerId,
+        /// What.
+        message: Message,
+    },
+    /// A piece that was requested from that peer arrived and was checked.
+    Received {
+        /// From.
+        peer: PeerId,
+        /// Blob.
+        digest: Digest,
+        /// Piece.
+        piece: PieceIndex,
+        /// How it came out.
+        outcome: PieceOutcome,
+    },
+    /// The upload that `Action::Upload` started has ended, well or not: its slot is free.
+    Uploaded {
+        /// To.
+        peer: PeerId,
+        /// Blob.
+        digest: Digest,
+        /// Piece.
+        piece: PieceIndex,
+    },
+}
+
+/// What a node is to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Dial; answered by `Connected` or `ConnectFailed`.
+    Connect {
+        /// Who.
+        peer: PeerId,
+    },
+    /// Close the connection. No `Disconnected` is expected for it (one may come).
+    Disconnect {
+        /// Who.
+        peer: PeerId,
+        /// Why.
+        reason: DisconnectReason,
+    },
+    /// Say this.
+    Send {
+        /// To.
+        peer: PeerId,
+        /// What.
+        message: Message,
+    },
+    /// Send the bytes of this piece; answered by `Uploaded`.
+    Upload {
+        /// To.
+        peer: PeerId,
+        /// Blob.
+        digest: Digest,
+        /// Piece.
+        piece: PieceIndex,
+    },
+    /// A peer asks for a blob whose swarm is not open: answer with `Seed` or `NotHeld`.
+    Load {
+        /// Blob.
+        digest: Digest,
+    },
+    /// The fetch needs more peers: ask the tracker.
+    FindPeers {
+        /// Blob.
+        digest: Digest,
+    },
+    /// All pieces are in. (The swarm stays open as a seed.)
+    Complete {
+        /// Blob.
+        digest: Digest,
+    },
+    /// Nobody is left to ask, `FindPeers` brought nobody new, and nothing came for `stall_timeout`; or the store failed
+    /// several times in a row. The fetch is given up and its swarm closed.
+    GiveUp {
+        /// Blob.
+        digest: Digest,
+    },
+    /// That peer sent a corrupt piece: it is banned for `ban_duration`. (A `Disconnect` follows if it is connected.)
+    Banned {
+        /// Who.
+        peer: PeerId,
+        /// Blob.
+        digest: Digest,
+        /// Piece.
+        piece: PieceIndex,
+    },
+    /// An idle seed was closed: whatever was held open for it may be let go.
+    Closed {
+        /// Blob.
+        digest: Digest,
+    },
+}
+
+/// Why a connection is closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DisconnectReason {
+    /// Nothing in common any more.
+    Idle,
+    /// It broke the protocol.
+    Protocol,
+    /// It sent corrupt data.
+    Corrupt,
+    /// It takes a place that another needs.
+    Replaced,
+}
+
+/// An event that cannot be right in this state; the engine is unchanged.
+///
+/// Only what the driver itself says can be such an error: a piece that was never asked for, a peer that is not
+/// connected, a swarm that is not open, a bitfield of the wrong length. What a *peer* says wrongly is no error but
+/// `Action::Disconnect` with [`DisconnectReason::Protocol`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct EventError(pub &'static str);

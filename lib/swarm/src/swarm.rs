@@ -1,0 +1,172 @@
+//! One blob among those who exchange it: what we have, who else is there, and what each of them has.
+//!
+//! Invariant: while the blob is being fetched, each agent's bitfield is counted in the picker exactly once.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use shoal_core::{Bitfield, Geometry, PeerId, PieceIndex, Role};
+
+use crate::event::Moment;
+use crate::fetch::Fetch;
+use crate::finder::Finder;
+use crate::picker::{Counted, Picker};
+
+#[derive(Debug)]
+pub(crate) struct Swarm {
+    pub(crate) geometry: Geometry,
+    pub(crate) have: Bitfield,
+    pub(crate) members: BTreeMap<PeerId, Member>,
+    /// None for a seed.
+    pub(crate) fetch: Option<Box<Fetch>>,
+    pub(crate) late: Late,
+    /// When somebody asked for a piece last, or the swarm was opened.
+    pub(crate) asked_at: Moment,
+}
+
+/// A connected peer that is in the swarm, as far as we know.
+#[derive(Debug)]
+pub(crate) struct Member {
+    pub(crate) role: Role,
+    /// None until it says so.
+    pub(crate) have: Option<Bitfield>,
+    /// Whether our `Join` was sent.
+    pub(crate) told: bool,
+    pub(crate) since: Moment,
+    /// Whether it brought a good piece.
+    pub(crate) proved: bool,
+    counted: Counted,
+}
+
+/// Requests that were given up, and may still be answered. Bounded: the oldest are forgotten.
+#[derive(Debug, Default)]
+pub(crate) struct Late(VecDeque<(PeerId, PieceIndex)>);
+
+impl Swarm {
+    /// A seed, whole or partial.
+    pub(crate) fn new(now: Moment, geometry: Geometry, have: Bitfield) -> Self {
+        Self { geometry, have, members: BTreeMap::new(), fetch: None, late: Late::default(), asked_at: now }
+    }
+
+    /// Begins to fetch what is missing.
+    pub(crate) fn start_fetch(&mut self, now: Moment, finder: Finder) {
+        let mut fetch = Fetch::new(now, &self.have, finder);
+        for member in self.members.values_mut() {
+            member.count_in(&mut fetch.picker);
+        }
+        self.fetch = Some(Box::new(fetch));
+    }
+
+    /// Ends the fetch; the swarm is a seed from now on.
+    pub(crate) fn end_fetch(&mut self) -> Option<Box<Fetch>> {
+        for member in self.members.values_mut() {
+            member.counted = Counted::No;
+        }
+        self.fetch.take()
+    }
+
+    /// How many bytes a request takes at most.
+    pub(crate) fn largest_piece(&self) -> u64 {
+        self.geometry.length().min(u64::from(self.geometry.piece_length().bytes()))
+    }
+
+    pub(crate) fn member(&mut self, now: Moment, peer: PeerId, role: Role) -> &mut Member {
+        self.members.entry(peer).or_insert(Member {
+            role,
+            have: None,
+            told: false,
+            since: now,
+            proved: false,
+            counted: Counted::No,
+        })
+    }
+
+    /// A member says what it has; what it said before is void.
+    pub(crate) fn heard(&mut self, peer: &PeerId, have: Bitfield) {
+        let Some(member) = self.members.get_mut(peer) else { return };
+        let picker = self.fetch.as_deref_mut().map(|fetch| &mut fetch.picker);
+        match picker {
+            Some(picker) => {
+                member.count_out(picker);
+                member.have = Some(have);
+                member.count_in(picker);
+            }
+            None => member.have = Some(have),
+        }
+    }
+
+    /// A member says that it has a piece now. Says whether that is news.
+    pub(crate) fn gained(&mut self, peer: &PeerId, piece: PieceIndex) -> bool {
+        if self.members.get(peer).is_some_and(|member| member.have.is_none()) {
+            self.heard(peer, Bitfield::empty(self.geometry.piece_count()));
+        }
+        let Some(member) = self.members.get_mut(peer) else { return false };
+        let news = member.have.as_mut().is_some_and(|have| have.insert(piece));
+        if let (true, Counted::Pieces, Some(fetch)) = (news, member.counted, &mut self.fetch) {
+            fetch.picker.count(piece);
+        }
+        news
+    }
+
+    pub(crate) fn forget(&mut self, peer: &PeerId) -> Option<Member> {
+        let mut member = self.members.remove(peer)?;
+        if let Some(fetch) = &mut self.fetch {
+            member.count_out(&mut fetch.picker);
+        }
+        Some(member)
+    }
+
+    /// Panics unless rarities are what a recount of the bitfields gives.
+    #[cfg(test)]
+    pub(crate) fn audit(&self, config: &crate::config::Config) {
+        let Some(fetch) = &self.fetch else { return };
+        fetch.audit(&self.have, config);
+        assert!(!self.have.is_full());
+        for piece in Bitfield::full(self.have.len()).iter() {
+            let agents = self.members.values().filter(|member| member.role != Role::Origin);
+            let holders =
+                agents.filter(|member| member.have.as_ref().is_some_and(|have| have.contains(piece)));
+            assert_eq!(holders.count(), fetch.picker.rarity(piece) as usize, "piece {piece}");
+        }
+    }
+}
+
+impl Member {
+    /// Whether it has something that `ours` lacks.
+    pub(crate) fn can_give(&self, ours: &Bitfield) -> bool {
+        self.have.as_ref().is_some_and(|have| have.difference(ours).next().is_some())
+    }
+
+    /// Whether it lacks something of `ours`.
+    pub(crate) fn can_take(&self, ours: &Bitfield) -> bool {
+        self.have.as_ref().is_some_and(|have| ours.difference(have).next().is_some())
+    }
+
+    fn count_in(&mut self, picker: &mut Picker) {
+        self.counted = match &self.have {
+            Some(have) if self.role != Role::Origin => picker.count_all(have),
+            _ => Counted::No,
+        };
+    }
+
+    fn count_out(&mut self, picker: &mut Picker) {
+        if let Some(have) = &self.have {
+            picker.uncount_all(self.counted, have);
+        }
+        self.counted = Counted::No;
+    }
+}
+
+impl Late {
+    pub(crate) fn insert(&mut self, peer: PeerId, piece: PieceIndex, limit: usize) {
+        self.0.push_back((peer, piece));
+        while self.0.len() > limit {
+            self.0.pop_front();
+        }
+    }
+
+    /// Whether that was given up; if so, it is not any more.
+    pub(crate) fn remove(&mut self, peer: &PeerId, piece: PieceIndex) -> bool {
+        let at = self.0.iter().position(|(by, late)| by == peer && *late == piece);
+        at.is_some_and(|at| self.0.remove(at).is_some())
+    }
+}

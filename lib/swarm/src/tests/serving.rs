@@ -1,0 +1,185 @@
+//! Who is given what.
+
+use std::time::Duration;
+
+use shoal_core::{Bitfield, Digest, PieceIndex, Role};
+
+use super::bench::{Bench, messages};
+use super::{blob, peer, some};
+use crate::{Action, Config, DisconnectReason, Event, Message};
+
+fn request(piece: u32) -> Message {
+    Message::Request { digest: blob(0), piece: PieceIndex(piece) }
+}
+
+fn reject(number: u8, piece: u32) -> Action {
+    Action::Send {
+        peer: peer(number),
+        message: Message::Reject { digest: blob(0), piece: PieceIndex(piece) },
+    }
+}
+
+fn upload(number: u8, piece: u32) -> Action {
+    Action::Upload { peer: peer(number), digest: blob(0), piece: PieceIndex(piece) }
+}
+
+fn uploaded(number: u8, piece: u32) -> Event {
+    Event::Uploaded { peer: peer(number), digest: blob(0), piece: PieceIndex(piece) }
+}
+
+fn seed(config: Config, have: Bitfield) -> Bench {
+    let mut bench = Bench::new(config, have.len());
+    bench.seed(have);
+    for number in 1..=3 {
+        bench.connect(number, Role::Agent);
+    }
+    bench
+}
+
+#[test]
+fn request_beyond_queue_is_rejected() {
+    let config = Config { upload_queue_per_peer: 2, max_uploads_per_peer: 1, ..Config::default() };
+    let mut bench = seed(config, Bitfield::full(9));
+    assert_eq!(bench.say(1, request(0)), [upload(1, 0)]);
+    assert_eq!(bench.say(1, request(1)), []);
+    assert_eq!(bench.say(1, request(1)), [], "asking twice is asking once");
+    assert_eq!(bench.say(1, request(2)), []);
+    assert_eq!(bench.say(1, request(3)), [reject(1, 3)]);
+    assert_eq!(bench.say(2, request(3)), [upload(2, 3)], "another peer has its own queue");
+}
+
+#[test]
+fn uploads_are_bounded_and_peers_take_turns() {
+    let config = Config { max_uploads: 2, max_uploads_per_peer: 2, ..Config::default() };
+    let mut bench = seed(config, Bitfield::full(9));
+    bench.say(1, request(0));
+    bench.say(1, request(1));
+    for (number, piece) in [(1, 2), (1, 3), (2, 4), (2, 5), (3, 6)] {
+        assert_eq!(bench.say(number, request(piece)), []);
+    }
+    let mut order = Vec::new();
+    let mut active = vec![(1, 0), (1, 1)];
+    while let Some((number, piece)) = active.pop() {
+        for action in bench.event(uploaded(number, piece)) {
+            let Action::Upload { peer: to, piece, .. } = action else { panic!("{action:?}") };
+            let number = (1..=3).find(|&number| peer(number) == to).unwrap();
+            order.push(number);
+            active.insert(0, (number, piece.0));
+        }
+    }
+    assert_eq!(order.len(), 5);
+    assert_eq!(
+        {
+            let mut first = order[..3].to_vec();
+            first.sort_unstable();
+            first
+        },
+        [1, 2, 3],
+        "{order:?}"
+    );
+}
+
+#[test]
+fn a_cancelled_request_is_not_served() {
+    let mut bench = seed(Config { max_uploads: 1, ..Config::default() }, Bitfield::full(9));
+    bench.say(1, request(0));
+    bench.say(1, request(1));
+    bench.say(1, Message::Cancel { digest: blob(0), piece: PieceIndex(1) });
+    assert_eq!(bench.event(uploaded(1, 0)), []);
+    assert!(bench.try_event(uploaded(1, 0)).is_err(), "an upload ends once");
+}
+
+#[test]
+fn an_upload_slot_is_held_until_it_ends_even_if_the_peer_is_gone() {
+    let mut bench = seed(Config { max_uploads: 1, ..Config::default() }, Bitfield::full(9));
+    bench.say(1, request(0));
+    bench.say(2, request(1));
+    assert_eq!(bench.event(Event::Disconnected { peer: peer(1) }), []);
+    assert_eq!(bench.event(uploaded(1, 0)), [upload(2, 1)]);
+}
+
+#[test]
+fn what_is_not_here_is_rejected() {
+    let mut bench = seed(Config::default(), some(9, [1]));
+    assert_eq!(bench.say(1, request(0)), [reject(1, 0)]);
+    let protocol = Action::Disconnect { peer: peer(1), reason: DisconnectReason::Protocol };
+    assert_eq!(bench.say(1, request(9)), [protocol]);
+}
+
+#[test]
+fn a_blob_that_is_not_open_is_loaded_once_and_those_who_wait_are_answered() {
+    let mut bench = Bench::new(Config::default(), 4);
+    for number in 1..=3 {
+        bench.connect(number, Role::Agent);
+    }
+    assert_eq!(bench.join(1, Bitfield::empty(4)), [Action::Load { digest: blob(0) }]);
+    assert_eq!(bench.join(2, some(4, [1])), []);
+    assert_eq!(bench.say(3, request(0)), [reject(3, 0)]);
+    let actions = bench.seed(Bitfield::full(4));
+    let answered =
+        |number| messages(&actions, number).filter(|message| matches!(message, Message::Join { .. })).count();
+    assert_eq!([1, 2, 3].map(answered), [1, 1, 0]);
+    assert_eq!(bench.join(1, some(4, [2])), [], "a second join is not answered");
+    assert_eq!(bench.say(3, request(0)), [upload(3, 0)]);
+    let again = Event::Seed { digest: blob(0), geometry: super::pieces(4), have: Bitfield::full(4) };
+    assert!(bench.try_event(again).is_err());
+}
+
+#[test]
+fn a_blob_that_is_not_held_is_absent() {
+    let mut bench = Bench::new(Config { max_loads_per_peer: 1, ..Config::default() }, 4);
+    bench.connect(1, Role::Agent);
+    bench.join(1, Bitfield::empty(4));
+    let absent = |digest: Digest| [Action::Send { peer: peer(1), message: Message::Absent { digest } }];
+    let other = Message::Join { digest: blob(1), have: Bitfield::empty(4) };
+    assert_eq!(bench.say(1, other), absent(blob(1)), "a peer makes us look for so many blobs at once");
+    assert_eq!(bench.event(Event::NotHeld { digest: blob(0) }), absent(blob(0)));
+    assert!(bench.try_event(Event::NotHeld { digest: blob(0) }).is_err());
+}
+
+#[test]
+fn a_join_is_not_answered_if_ours_came_first() {
+    let mut bench = Bench::new(Config::default(), 4);
+    bench.fetch(Bitfield::empty(4), &[(1, Role::Agent)]);
+    let joins =
+        |actions: &[Action]| messages(actions, 1).filter(|said| matches!(said, Message::Join { .. })).count();
+    assert_eq!(joins(&bench.connect(1, Role::Agent)), 1);
+    assert_eq!(joins(&bench.join(1, Bitfield::empty(4))), 0);
+}
+
+#[test]
+fn idle_seed_is_closed_and_loaded_again_on_demand() {
+    let mut bench = seed(Config::default(), Bitfield::full(4));
+    bench.advance(Duration::from_secs(200));
+    assert_eq!(bench.connect(9, Role::Agent), []);
+    bench.say(9, request(0));
+    bench.event(uploaded(9, 0));
+    let closed = Action::Closed { digest: blob(0) };
+    assert!(!bench.advance(Duration::from_secs(290)).contains(&closed), "a request keeps a seed open");
+    assert!(bench.advance(Duration::from_secs(20)).contains(&closed));
+    bench.connect(8, Role::Agent);
+    assert_eq!(bench.join(8, Bitfield::empty(4)), [Action::Load { digest: blob(0) }]);
+}
+
+#[test]
+fn idle_peers_with_nothing_to_gain_are_let_go() {
+    let mut bench = Bench::new(Config::default(), 4);
+    bench.seed(Bitfield::full(4));
+    bench.member(1, Role::Agent, Bitfield::full(4));
+    bench.member(2, Role::Agent, some(4, [1]));
+    let actions = bench.advance(Duration::from_secs(61));
+    let idle = |number| Action::Disconnect { peer: peer(number), reason: DisconnectReason::Idle };
+    assert!(actions.contains(&idle(1)));
+    assert!(!actions.contains(&idle(2)), "it may still ask");
+}
+
+#[test]
+fn fetch_of_a_partial_seed_upgrades_it() {
+    let mut bench = Bench::new(Config::default(), 4);
+    bench.seed(some(4, [0]));
+    bench.member(1, Role::Agent, Bitfield::full(4));
+    let actions = bench.fetch(some(4, [0, 1]), &[]);
+    let mut asked = super::bench::requests(&actions, 1);
+    asked.sort_unstable();
+    assert_eq!(asked, [2, 3]);
+}
