@@ -1,0 +1,242 @@
+//! The requests and replies of trackers and origins, as they are on the wire.
+//!
+//! Both ends use these types. Readers take fields that they do not know (a newer version wrote them) and check
+//! sizes; writers keep to the limits that are named here.
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+use data_encoding::BASE64;
+use http::{Response, StatusCode, header};
+use serde::{Deserialize, Serialize};
+use shoal_core::{Digest, PeerAddress, RepositoryName, SignedMetainfo, Tag};
+
+use crate::error::Nonsense;
+
+/// Where each request goes.
+pub mod path {
+    /// `POST` [`super::FindRequest`] to a tracker, for a [`super::FindReply`].
+    pub const FIND: &str = "/v1/find";
+    /// `POST` [`super::AnnounceRequest`] to a tracker, for an [`super::Announced`].
+    pub const ANNOUNCE: &str = "/v1/announce";
+    /// `POST` [`super::LeaveRequest`] to a tracker, for an empty object.
+    pub const LEAVE: &str = "/v1/leave";
+    /// `GET` with a [`super::MetainfoQuery`] from an origin, for `SignedMetainfo::encode` as it is.
+    pub const METAINFO: &str = "/v1/metainfo";
+    /// `GET` with a [`super::TagQuery`] from an origin, for a [`super::TagReply`].
+    pub const TAG: &str = "/v1/tag";
+    /// `GET` with a [`super::TagsQuery`] from an origin, for a [`super::TagsReply`].
+    pub const TAGS: &str = "/v1/tags";
+}
+
+/// "Who has this blob?" Answered by 404 if no origin has it (in that repository), by 503 if none can be asked.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct FindRequest {
+    /// The blob must be linked there; `None`: anywhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repository: Option<RepositoryName>,
+    /// The blob.
+    pub digest: Digest,
+}
+
+/// What there is to know before the first piece is asked for.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct FindReply<'a> {
+    /// `SignedMetainfo::encode` in standard base64.
+    pub metainfo: Cow<'a, str>,
+    /// Whom to ask, best first; origins last.
+    pub peers: Vec<PeerAddress>,
+}
+
+/// "I am here, and have these blobs." The sender is who its certificate says; the body must agree.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct AnnounceRequest<'a> {
+    /// Where the sender exchanges pieces. An unspecified IP stands for the one that the connection comes from.
+    pub address: Cow<'a, PeerAddress>,
+    /// Where an origin's internal API is: `https://host:port`. Agents have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub api: Option<Cow<'a, str>>,
+    /// What the sender has now and had not, or not so complete, at the last announce.
+    #[serde(default)]
+    pub added: Cow<'a, [Holding]>,
+    /// What it has no more.
+    #[serde(default)]
+    pub removed: Cow<'a, [Digest]>,
+    /// Whether `added` replaces all that the sender announced before.
+    #[serde(default)]
+    pub everything: bool,
+}
+
+/// One blob of an announce.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Holding {
+    /// The blob.
+    pub digest: Digest,
+    /// Whether every piece is there.
+    pub complete: bool,
+}
+
+/// What a tracker answers to an announce.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Announced {
+    /// Announce (renew the lease) again after that many milliseconds.
+    pub interval_ms: u64,
+    /// The tracker does not know what this node holds (it restarted, or the lease ran out): send everything.
+    pub send_all: bool,
+}
+
+/// "Hand me out no more."
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub struct LeaveRequest {}
+
+/// Which metainfo: that of a blob (layer or manifest), if it is linked in the repository.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MetainfoQuery {
+    /// The blob.
+    pub digest: Digest,
+    /// Where it must be linked; `None`: the origin has it at all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repository: Option<RepositoryName>,
+}
+
+/// Which tag.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TagQuery {
+    /// In this repository.
+    pub repository: RepositoryName,
+    /// Of this name.
+    pub tag: Tag,
+}
+
+/// What a tag names.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TagReply {
+    /// The manifest.
+    pub digest: Digest,
+}
+
+/// Whose tags.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TagsQuery {
+    /// This repository's.
+    pub repository: RepositoryName,
+}
+
+/// A repository's tags.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TagsReply {
+    /// All of them, in lexical order.
+    pub tags: Vec<Tag>,
+}
+
+/// The body of every answer that is not a success.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ErrorReply {
+    /// For a human.
+    pub error: String,
+}
+
+impl FindRequest {
+    /// The longest body: a repository name, a digest, and room for what newer versions add.
+    pub const MAX_LENGTH: usize = 4 << 10;
+}
+
+impl FindReply<'_> {
+    /// The longest body: metainfo in base64, and 512 KiB for the peers.
+    pub const MAX_LENGTH: usize = SignedMetainfo::MAX_ENCODED_LENGTH.div_ceil(3) * 4 + (512 << 10);
+    /// The most peers that a reader takes of a reply: several times what a tracker hands out.
+    pub const MAX_PEERS: usize = 256;
+
+    /// The text that stands for a metainfo.
+    #[must_use]
+    pub fn encode_metainfo(signed: &SignedMetainfo) -> String {
+        BASE64.encode(&signed.encode())
+    }
+
+    /// The metainfo in the reply, **not** verified.
+    pub fn decode_metainfo(&self) -> Result<SignedMetainfo, Nonsense> {
+        let bytes = BASE64.decode(self.metainfo.as_bytes())?;
+        Ok(SignedMetainfo::decode(Bytes::from(bytes))?)
+    }
+}
+
+impl AnnounceRequest<'_> {
+    /// The most blobs, added and removed together, in one request; more go in several.
+    pub const MAX_CHANGES: usize = 10_000;
+    /// The longest body: `MAX_CHANGES` of the longest digests (180 bytes each), and the sender's addresses.
+    pub const MAX_LENGTH: usize = 2 << 20;
+    /// The most addresses that a node may have.
+    pub const MAX_ADDRESSES: usize = 8;
+    /// The longest name of a zone, in bytes.
+    pub const MAX_ZONE_LENGTH: usize = 64;
+}
+
+impl LeaveRequest {
+    /// The longest body.
+    pub const MAX_LENGTH: usize = 1 << 10;
+}
+
+impl TagsReply {
+    /// The longest body: 30,000 of the longest tags, 200,000 of the usual ones.
+    pub const MAX_LENGTH: usize = 4 << 20;
+}
+
+impl ErrorReply {
+    /// The longest body that is read.
+    pub const MAX_LENGTH: usize = 4 << 10;
+
+    /// The answer that both servers give when they cannot give a better one.
+    #[must_use]
+    pub fn response(status: StatusCode, error: impl Into<String>) -> Response<String> {
+        let body =
+            serde_json::to_string(&Self { error: error.into() }).expect("a struct of one string is JSON");
+        let mut response = Response::new(body);
+        *response.status_mut() = status;
+        response
+            .headers_mut()
+            .insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
+        response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_largest_announce_fits_into_its_limit() {
+        let digest = Digest::Sha512([0xff; 64]);
+        let request = AnnounceRequest {
+            address: Cow::Owned(PeerAddress {
+                id: shoal_core::PeerId::from_public_key([0xff; 32]),
+                role: shoal_core::Role::Origin,
+                addresses: vec!["[ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff]:65535".parse().unwrap(); 8],
+                zone: shoal_core::Zone("z".repeat(AnnounceRequest::MAX_ZONE_LENGTH)),
+            }),
+            api: Some(Cow::Borrowed("https://origin:1")),
+            added: Cow::Owned(vec![Holding { digest, complete: false }; AnnounceRequest::MAX_CHANGES]),
+            removed: Cow::Borrowed(&[]),
+            everything: true,
+        };
+        assert!(serde_json::to_vec(&request).unwrap().len() <= AnnounceRequest::MAX_LENGTH);
+    }
+
+    #[test]
+    fn fields_of_newer_versions_are_passed_over() {
+        let text = r#"{"interval_ms": 5, "send_all": false, "weather": "fine"}"#;
+        let announced: Announced = serde_json::from_str(text).unwrap();
+        assert_eq!(announced, Announced { interval_ms: 5, send_all: false });
+    }
+
+    #[test]
+    fn metainfo_survives_the_wire() {
+        let metainfo = shoal_core::Metainfo::of(b"some blob").unwrap();
+        let proof =
+            shoal_core::Proof { certificate: Bytes::from_static(b"c"), signature: Bytes::from_static(b"s") };
+        let signed = SignedMetainfo { metainfo, proof };
+        let text = FindReply::encode_metainfo(&signed);
+        let reply = FindReply { metainfo: Cow::Borrowed(&text), peers: vec![] };
+        let read: FindReply<'_> = serde_json::from_slice(&serde_json::to_vec(&reply).unwrap()).unwrap();
+        assert_eq!(read.decode_metainfo().unwrap(), signed);
+    }
+}

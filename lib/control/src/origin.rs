@@ -1,0 +1,99 @@
+//! The client of the origins' internal API.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use reqwest::Method;
+use shoal_core::{Digest, RepositoryName, Role, SignedMetainfo, Tag};
+use shoal_identity::Identity;
+
+use crate::error::{ControlError, Nonsense};
+use crate::message::{TagReply, TagsReply, path};
+use crate::servers::{Call, ServerUrl, Servers, Start};
+
+/// Asks an origin, or the next of several when one is away. Clones share their connections.
+#[derive(Clone, Debug)]
+pub struct OriginClient {
+    servers: Servers,
+}
+
+impl OriginClient {
+    /// A client of the origins whose APIs are at `https://host:port` each. Any of them will do, so the first to be asked is
+    /// taken by chance. Without any, every question is answered by `Unavailable`.
+    pub fn new(identity: &Identity, origins: Vec<String>) -> Result<Self, ControlError> {
+        let servers = Servers::new(identity, Role::Origin, origins)?;
+        servers.start_anywhere();
+        Ok(Self { servers })
+    }
+
+    /// A client of other origins that shares the connections of this one, and waits no longer than `timeout` in all.
+    #[must_use]
+    pub fn with_origins(&self, origins: impl IntoIterator<Item = ServerUrl>, timeout: Duration) -> Self {
+        let servers = self.servers.with_urls(origins, timeout);
+        servers.start_anywhere();
+        Self { servers }
+    }
+
+    /// What a tag names now.
+    pub async fn resolve_tag(&self, repository: &RepositoryName, tag: &Tag) -> Result<Digest, ControlError> {
+        let query = vec![("repository", repository.as_str()), ("tag", tag.as_str())];
+        let what = format!("tag {tag} of {repository}");
+        let reply: TagReply = self
+            .ask(path::TAG, query, SMALL_REPLY, what, |reply| Ok(serde_json::from_slice(&reply)?))
+            .await?;
+        Ok(reply.digest)
+    }
+
+    /// All tags of a repository, in lexical order.
+    pub async fn list_tags(&self, repository: &RepositoryName) -> Result<Vec<Tag>, ControlError> {
+        let query = vec![("repository", repository.as_str())];
+        let what = format!("tags of {repository}");
+        let reply: TagsReply = self
+            .ask(path::TAGS, query, TagsReply::MAX_LENGTH, what, |reply| Ok(serde_json::from_slice(&reply)?))
+            .await?;
+        Ok(reply.tags)
+    }
+
+    /// The signed metainfo, if the blob (layer or manifest) is linked in the repository (`None`: if the origin has it at
+    /// all). It is of that digest, and otherwise unverified.
+    pub async fn metainfo(
+        &self,
+        repository: Option<&RepositoryName>,
+        digest: &Digest,
+    ) -> Result<SignedMetainfo, ControlError> {
+        let text = digest.to_string();
+        let mut query = vec![("digest", text.as_str())];
+        query.extend(repository.map(|name| ("repository", name.as_str())));
+        let read = |reply| read_metainfo(reply, digest);
+        self.ask(path::METAINFO, query, SignedMetainfo::MAX_ENCODED_LENGTH, blob(repository, digest), read)
+            .await
+    }
+
+    async fn ask<T>(
+        &self,
+        path: &'static str,
+        query: Vec<(&'static str, &str)>,
+        max_reply: usize,
+        what: String,
+        read: impl Fn(Bytes) -> Result<T, Nonsense>,
+    ) -> Result<T, ControlError> {
+        let call = Call { method: Method::GET, path, query, body: Bytes::new(), max_reply, what };
+        Ok(self.servers.ask(&call, Start::LastGood, read).await?.0)
+    }
+}
+
+/// The longest reply that names one digest.
+const SMALL_REPLY: usize = 4 << 10;
+
+/// How errors name a blob.
+pub(crate) fn blob(repository: Option<&RepositoryName>, digest: &Digest) -> String {
+    repository.map_or_else(|| format!("blob {digest}"), |name| format!("blob {digest} of {name}"))
+}
+
+fn read_metainfo(reply: Bytes, digest: &Digest) -> Result<SignedMetainfo, Nonsense> {
+    let signed = SignedMetainfo::decode(reply)?;
+    if signed.metainfo.digest() != digest {
+        return Err(Nonsense::OtherBlob { found: *signed.metainfo.digest() });
+    }
+    Ok(signed)
+}

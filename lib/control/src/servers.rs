@@ -1,0 +1,290 @@
+//! Several servers of one kind, of which any will do: each question goes to one after the other until one answers.
+//!
+//! Connections are kept, nothing is redirected, no proxy is taken from the environment, and every reply has a limit
+//! that holds while it is read. The whole question takes at most [`REQUEST_TIMEOUT`], however many servers there are.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, Url};
+use shoal_core::Role;
+use shoal_identity::Identity;
+use tokio::time::Instant;
+
+use crate::error::{ControlError, Failure, Nonsense};
+use crate::message::ErrorReply;
+
+/// How long an agent waits for the control plane before it answers the runtime (a manifest: 404 within 5 s in all).
+pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long a connection may take: several round trips around the world, and short enough to try the next server.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// A server that is slow gets at least that long before the next is asked, however many there are.
+const MIN_ATTEMPT: Duration = Duration::from_secs(1);
+/// Longer than the interval between two announces, so that those of an idle node share a connection.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(90);
+/// How often a kept HTTP/2 connection is tried, so that a host that vanished does not cost the next who asks his time.
+const PING_INTERVAL: Duration = Duration::from_secs(10);
+/// HTTP/1.1 connections kept to one server: more are opened when needed, and closed again. HTTP/2 needs one.
+const MAX_IDLE_CONNECTIONS: usize = 8;
+/// How much of a server's own words an error keeps, in characters.
+const MAX_REASON_LENGTH: usize = 300;
+
+/// The address of a tracker or of an origin's API: `https://host:port`, and nothing more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerUrl(Url);
+
+/// The servers, and which of them answered last. Clones share connections and that knowledge.
+#[derive(Clone, Debug)]
+pub(crate) struct Servers {
+    http: Client,
+    urls: Arc<[ServerUrl]>,
+    last_good: Arc<AtomicUsize>,
+    timeout: Duration,
+}
+
+/// One question.
+pub(crate) struct Call<'a> {
+    pub(crate) method: Method,
+    pub(crate) path: &'static str,
+    pub(crate) query: Vec<(&'static str, &'a str)>,
+    pub(crate) body: Bytes,
+    /// The most bytes of a reply.
+    pub(crate) max_reply: usize,
+    /// For errors: names the digest or tag.
+    pub(crate) what: String,
+}
+
+/// Which server is asked first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Start {
+    /// The one that answered last: somebody waits for the answer.
+    LastGood,
+    /// The first of the list: so that all nodes meet again at the same one after it was away.
+    First,
+}
+
+impl ServerUrl {
+    /// Reads `https://host:port`; a slash at the end is allowed.
+    pub fn parse(text: &str) -> Result<Self, ControlError> {
+        let error = || ControlError::Address { url: text.chars().take(MAX_REASON_LENGTH).collect() };
+        let url = Url::parse(text).map_err(|_| error())?;
+        let bare = url.path() == "/" && url.query().is_none() && url.fragment().is_none();
+        let anonymous = url.username().is_empty() && url.password().is_none();
+        if url.scheme() != "https" || !url.has_host() || !bare || !anonymous {
+            return Err(error());
+        }
+        Ok(Self(url))
+    }
+
+    /// The same as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        self.0.as_str().trim_end_matches('/')
+    }
+
+    fn with_path(&self, path: &str) -> Url {
+        let mut url = self.0.clone();
+        url.set_path(path);
+        url
+    }
+}
+
+impl Servers {
+    /// Servers that must prove one role of this cluster.
+    pub(crate) fn new(identity: &Identity, role: Role, urls: Vec<String>) -> Result<Self, ControlError> {
+        let tls = identity.client_config(&[role], &[b"h2", b"http/1.1"]);
+        let http = Client::builder()
+            .tls_backend_preconfigured(tls.as_ref().clone())
+            .https_only(true)
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none())
+            .connect_timeout(CONNECT_TIMEOUT)
+            .pool_idle_timeout(IDLE_TIMEOUT)
+            .pool_max_idle_per_host(MAX_IDLE_CONNECTIONS)
+            .http2_keep_alive_interval(PING_INTERVAL)
+            .http2_keep_alive_timeout(CONNECT_TIMEOUT)
+            .http2_keep_alive_while_idle(true)
+            .build()
+            .map_err(ControlError::Client)?;
+        let urls = urls.into_iter().map(|url| ServerUrl::parse(&url)).collect::<Result<_, _>>()?;
+        Ok(Self { http, urls, last_good: Arc::default(), timeout: REQUEST_TIMEOUT })
+    }
+
+    /// Other servers of the same kind, over the same connections.
+    pub(crate) fn with_urls(&self, urls: impl IntoIterator<Item = ServerUrl>, timeout: Duration) -> Self {
+        Self { http: self.http.clone(), urls: urls.into_iter().collect(), last_good: Arc::default(), timeout }
+    }
+
+    /// From now on begins with a server by chance, so that many clients spread over them.
+    pub(crate) fn start_anywhere(&self) {
+        if !self.urls.is_empty() {
+            self.last_good.store(rand::random_range(0..self.urls.len()), Ordering::Relaxed);
+        }
+    }
+
+    /// Asks until a server answers; says which it was. A reply that `read` refuses counts as none.
+    pub(crate) async fn ask<T>(
+        &self,
+        call: &Call<'_>,
+        start: Start,
+        read: impl Fn(Bytes) -> Result<T, Nonsense>,
+    ) -> Result<(T, usize), ControlError> {
+        let deadline = Instant::now() + self.timeout;
+        let mut last = None;
+        for (tried, index) in self.order(start).enumerate() {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            let servers_left = u32::try_from(self.urls.len() - tried).unwrap_or(u32::MAX);
+            let outcome = self.ask_one(call, index, left.min(MIN_ATTEMPT.max(left / servers_left))).await;
+            match outcome.and_then(|reply| read(reply).map_err(|source| self.malformed(call, index, source)))
+            {
+                Ok(answer) => {
+                    self.last_good.store(index, Ordering::Relaxed);
+                    return Ok((answer, index));
+                }
+                Err(error) if error.is_final() => {
+                    self.last_good.store(index, Ordering::Relaxed);
+                    return Err(error);
+                }
+                Err(error) => {
+                    tracing::debug!(error = &error as &dyn std::error::Error, "asking the next server");
+                    last = Some(error);
+                }
+            }
+        }
+        Err(last.unwrap_or_else(|| self.nobody(call)))
+    }
+
+    /// Tells every server, as far as the time goes; it is enough that one answers.
+    pub(crate) async fn tell_all(&self, call: &Call<'_>) -> Result<(), ControlError> {
+        let deadline = Instant::now() + self.timeout;
+        let mut outcome = Err(self.nobody(call));
+        for index in 0..self.urls.len() {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let told = self.ask_one(call, index, left.min(MIN_ATTEMPT)).await;
+            if outcome.is_err() {
+                outcome = told.map(drop);
+            }
+        }
+        outcome
+    }
+
+    async fn ask_one(&self, call: &Call<'_>, index: usize, timeout: Duration) -> Result<Bytes, ControlError> {
+        let failed =
+            |error: reqwest::Error| self.unavailable(call, index, Failure::Connection(error.without_url()));
+        let response = self.request(call, index).timeout(timeout).send().await.map_err(failed)?;
+        let status = response.status();
+        let limit = if status.is_success() { call.max_reply } else { ErrorReply::MAX_LENGTH };
+        let body = read_capped(response, limit).await.map_err(failed)?;
+        match (status, body) {
+            (StatusCode::OK, Some(body)) => Ok(body),
+            (StatusCode::OK, None) => Err(self.malformed(call, index, Nonsense::TooLong { limit })),
+            (status, body) => Err(self.refusal(call, index, status, &body.unwrap_or_default())),
+        }
+    }
+
+    fn order(&self, start: Start) -> impl Iterator<Item = usize> + use<> {
+        let count = self.urls.len();
+        let first = match start {
+            Start::LastGood => self.last_good.load(Ordering::Relaxed),
+            Start::First => 0,
+        };
+        (0..count).map(move |offset| (first + offset) % count)
+    }
+
+    fn request(&self, call: &Call<'_>, index: usize) -> RequestBuilder {
+        let mut url = self.urls[index].with_path(call.path);
+        if !call.query.is_empty() {
+            url.query_pairs_mut().extend_pairs(&call.query);
+        }
+        let request = self.http.request(call.method.clone(), url);
+        if call.method == Method::GET {
+            return request;
+        }
+        request.header(reqwest::header::CONTENT_TYPE, "application/json").body(call.body.clone())
+    }
+
+    fn refusal(&self, call: &Call<'_>, index: usize, status: StatusCode, body: &[u8]) -> ControlError {
+        let reason = reason(status, body);
+        let (what, url) = (call.what.clone(), self.url(index));
+        match status.as_u16() {
+            404 => ControlError::NotFound { what, url },
+            // 408: the server had no time for it; another may have.
+            status @ (408 | 500..) => {
+                ControlError::Unavailable { what, url, source: Failure::Answer { status, reason } }
+            }
+            status @ 400..500 => ControlError::Denied { what, url, status, reason },
+            status => ControlError::Malformed { what, url, source: Nonsense::Status(status) },
+        }
+    }
+
+    fn malformed(&self, call: &Call<'_>, index: usize, source: Nonsense) -> ControlError {
+        ControlError::Malformed { what: call.what.clone(), url: self.url(index), source }
+    }
+
+    fn unavailable(&self, call: &Call<'_>, index: usize, source: Failure) -> ControlError {
+        ControlError::Unavailable { what: call.what.clone(), url: self.url(index), source }
+    }
+
+    fn nobody(&self, call: &Call<'_>) -> ControlError {
+        let source = if self.urls.is_empty() { Failure::NoServer } else { Failure::OutOfTime };
+        self.unavailable(call, 0, source)
+    }
+
+    fn url(&self, index: usize) -> String {
+        self.urls.get(index).map_or("the control plane", ServerUrl::as_str).to_owned()
+    }
+}
+
+/// The body, or `None` if it is longer than `limit`: never more than that is held.
+async fn read_capped(mut response: Response, limit: usize) -> Result<Option<Bytes>, reqwest::Error> {
+    let announced = response.content_length().unwrap_or(0);
+    if announced > limit as u64 {
+        return Ok(None);
+    }
+    let mut body = BytesMut::with_capacity(usize::try_from(announced).unwrap_or(0));
+    while let Some(chunk) = response.chunk().await? {
+        if body.len() + chunk.len() > limit {
+            return Ok(None);
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(Some(body.freeze()))
+}
+
+/// The server's own words if it has any, else what the status means.
+fn reason(status: StatusCode, body: &[u8]) -> String {
+    match serde_json::from_slice::<ErrorReply>(body) {
+        Ok(reply) => reply.error.chars().take(MAX_REASON_LENGTH).collect(),
+        Err(_) => status.canonical_reason().unwrap_or("no reason given").to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_bare_https_addresses_are_servers() {
+        for good in ["https://tracker:15003", "https://10.0.0.1:1/", "https://[::1]:15003", "https://tracker"]
+        {
+            assert!(ServerUrl::parse(good).is_ok(), "{good} was refused");
+        }
+        for bad in [
+            "",
+            "tracker:15003",
+            "http://tracker:1",
+            "https://",
+            "https://u:p@tracker",
+            "https://tracker/path",
+            "https://tracker?x",
+            "https://tracker#x",
+        ] {
+            assert!(ServerUrl::parse(bad).is_err(), "{bad} was accepted");
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! The client of trackers.
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+use reqwest::Method;
+use serde::Serialize;
+use shoal_core::{Digest, PeerAddress, RepositoryName, Role, SignedMetainfo};
+use shoal_identity::Identity;
+
+use crate::error::{ControlError, Nonsense};
+use crate::message::{AnnounceRequest, Announced, FindReply, FindRequest, Holding, LeaveRequest, path};
+use crate::servers::{Call, Servers, Start};
+
+/// Asks a tracker, or the next of several when one is away. Clones share their connections.
+#[derive(Clone, Debug)]
+pub struct TrackerClient {
+    servers: Servers,
+}
+
+/// A tracker's answer for one blob.
+#[derive(Clone, Debug)]
+pub struct Found {
+    /// Unverified: the caller checks the signature.
+    pub metainfo: SignedMetainfo,
+    /// Whom to ask, best first; origins among them.
+    pub peers: Vec<PeerAddress>,
+}
+
+/// What one announce says.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Announcement<'a> {
+    pub(crate) address: &'a PeerAddress,
+    pub(crate) api: Option<&'a str>,
+    pub(crate) added: &'a [Holding],
+    pub(crate) removed: &'a [Digest],
+    pub(crate) everything: bool,
+}
+
+impl TrackerClient {
+    /// A client of the trackers at `https://host:port` each. Without any, every question is answered by `Unavailable`.
+    pub fn new(identity: &Identity, trackers: Vec<String>) -> Result<Self, ControlError> {
+        Ok(Self { servers: Servers::new(identity, Role::Tracker, trackers)? })
+    }
+
+    /// Metainfo and the first peers in one round trip. `repository`: the blob must be linked there (`None`: any).
+    ///
+    /// `NotFound` when the origins say so; `Unavailable` when the tracker (or, for unknown metainfo, every origin) cannot
+    /// be reached. The metainfo is of that digest, and otherwise unverified.
+    pub async fn find(
+        &self,
+        repository: Option<&RepositoryName>,
+        digest: &Digest,
+    ) -> Result<Found, ControlError> {
+        let request = FindRequest { repository: repository.cloned(), digest: *digest };
+        let call = post(path::FIND, &request, FindReply::MAX_LENGTH, crate::origin::blob(repository, digest));
+        let (found, _) = self.servers.ask(&call, Start::LastGood, |reply| read_found(&reply, digest)).await?;
+        Ok(found)
+    }
+
+    /// Renews the lease of this node at `address` and tells what changed since the last announce: at most
+    /// [`AnnounceRequest::MAX_CHANGES`] at once. `api`: an origin's internal API. `everything`: `added` is all there is.
+    ///
+    /// [`Announcer`](crate::Announcer) does that for the life of a node.
+    pub async fn announce(
+        &self,
+        address: &PeerAddress,
+        api: Option<&str>,
+        added: &[Holding],
+        removed: &[Digest],
+        everything: bool,
+    ) -> Result<Announced, ControlError> {
+        let announcement = Announcement { address, api, added, removed, everything };
+        Ok(self.announce_somewhere(announcement).await?.0)
+    }
+
+    /// The same, and which of the trackers took it: another than the last time does not know the rest.
+    pub(crate) async fn announce_somewhere(
+        &self,
+        announcement: Announcement<'_>,
+    ) -> Result<(Announced, usize), ControlError> {
+        let request = AnnounceRequest {
+            address: Cow::Borrowed(announcement.address),
+            api: announcement.api.map(Cow::Borrowed),
+            added: Cow::Borrowed(announcement.added),
+            removed: Cow::Borrowed(announcement.removed),
+            everything: announcement.everything,
+        };
+        let call = post(path::ANNOUNCE, &request, SMALL_REPLY, "announce".to_owned());
+        self.servers.ask(&call, Start::First, |reply| Ok(serde_json::from_slice(&reply)?)).await
+    }
+
+    /// Says goodbye to every tracker (a lease may be left at any): the node is handed out no more. It is enough that one
+    /// answers; the leases of the others run out.
+    pub async fn leave(&self) -> Result<(), ControlError> {
+        let call = post(path::LEAVE, &LeaveRequest {}, SMALL_REPLY, "leave".to_owned());
+        self.servers.tell_all(&call).await
+    }
+}
+
+/// The longest reply to an announce or a leave.
+const SMALL_REPLY: usize = 4 << 10;
+
+fn post(path: &'static str, request: &impl Serialize, max_reply: usize, what: String) -> Call<'static> {
+    let body = serde_json::to_vec(request).expect("requests have string keys only and cannot fail");
+    Call { method: Method::POST, path, query: Vec::new(), body: body.into(), max_reply, what }
+}
+
+fn read_found(reply: &Bytes, digest: &Digest) -> Result<Found, Nonsense> {
+    let mut reply: FindReply<'static> = serde_json::from_slice(reply)?;
+    let metainfo = reply.decode_metainfo()?;
+    if metainfo.metainfo.digest() != digest {
+        return Err(Nonsense::OtherBlob { found: *metainfo.metainfo.digest() });
+    }
+    reply.peers.truncate(FindReply::MAX_PEERS);
+    for peer in &mut reply.peers {
+        peer.addresses.truncate(AnnounceRequest::MAX_ADDRESSES);
+    }
+    Ok(Found { metainfo, peers: reply.peers })
+}
