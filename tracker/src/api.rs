@@ -1,0 +1,219 @@
+//! The tracker's HTTP API: who calls, what they may ask, and the answers of [`State`] and [`Library`].
+//!
+//! Who calls is in the certificate of the connection. Bodies are capped before they are read, and nobody takes
+//! longer than [`REQUEST_TIME_LIMIT`] to send one. State is locked for a look or a change, never across an await.
+
+use std::borrow::Cow;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use axum::body::Bytes;
+use axum::extract::{DefaultBodyLimit, FromRequest, FromRequestParts, Request};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::post;
+use axum::{Json, Router};
+use http::StatusCode;
+use http::request::Parts;
+use serde::de::DeserializeOwned;
+use shoal_control::message::{AnnounceRequest, FindReply, FindRequest, LeaveRequest, path};
+use shoal_control::{Announced, ErrorReply};
+use shoal_core::{Digest, PeerAddress, Role, Zone};
+use shoal_http::{ClientCertificate, RemoteAddress};
+use shoal_identity::{Identity, Peer};
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+
+use crate::admission::admit;
+use crate::config::Config;
+use crate::handout::{Asker, Policy, handout};
+use crate::metainfo::{Answer, Library};
+use crate::metrics::Metrics;
+use crate::refusal::Refusal;
+use crate::state::{Memory, State};
+
+/// What the handlers share.
+#[derive(Debug)]
+pub(crate) struct Api {
+    identity: Identity,
+    state: Arc<Mutex<State>>,
+    library: Library,
+    policy: Policy,
+    announce_interval: Duration,
+    /// Announces that may be in memory at once: they are the only large requests.
+    announces: Semaphore,
+    metrics: Metrics,
+}
+
+/// Who calls, from where.
+struct Caller {
+    peer: Peer,
+    source: IpAddr,
+}
+
+/// A JSON body, whatever its content type says.
+struct Body<T>(T);
+
+/// A request that took so long is of no use to anybody: clients give up after 3 s.
+const REQUEST_TIME_LIMIT: Duration = Duration::from_secs(10);
+/// At most 64 announces of at most 2 MiB are in memory at once.
+const MAX_ANNOUNCES: usize = 64;
+
+impl Api {
+    pub(crate) fn new(
+        config: &Config,
+        identity: Identity,
+        state: Arc<Mutex<State>>,
+        library: Library,
+        metrics: Metrics,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            identity,
+            state,
+            library,
+            policy: config.handout.clone(),
+            announce_interval: config.announce_interval,
+            announces: Semaphore::new(MAX_ANNOUNCES),
+            metrics,
+        })
+    }
+
+    async fn find(&self, caller: &Caller, request: &FindRequest) -> Result<Response, Refusal> {
+        let digest = request.digest;
+        let origins = || lock(&self.state).origin_apis(Instant::now().into_std());
+        match self.library.find(request, origins).await {
+            Answer::NotFound => Err(Refusal::NotFound(digest)),
+            Answer::Unavailable(reason) => Err(Refusal::Unavailable { digest, reason }),
+            Answer::Found(metainfo) => {
+                let peers = self.introduce(&caller.peer, digest);
+                Ok(Json(FindReply { metainfo: Cow::Borrowed(&metainfo), peers }).into_response())
+            }
+        }
+    }
+
+    /// Whom the caller meets; and from now on others meet it.
+    fn introduce(&self, peer: &Peer, digest: Digest) -> Vec<PeerAddress> {
+        let now = Instant::now().into_std();
+        let nowhere = Zone::default();
+        let mut state = lock(&self.state);
+        if peer.role == Role::Agent {
+            state.join(now, &peer.id, digest);
+        }
+        let asker = Asker { id: peer.id, zone: state.zone(now, &peer.id).unwrap_or(&nowhere) };
+        handout(&self.policy, &state.candidates(now, &digest), asker, &mut rand::rng())
+    }
+
+    fn announce(&self, caller: &Caller, request: AnnounceRequest<'_>) -> Result<Announced, Refusal> {
+        let announce = admit(&caller.peer, caller.source, request)?;
+        let (outcome, counts) = {
+            let mut state = lock(&self.state);
+            (state.announce(Instant::now().into_std(), announce), state.counts())
+        };
+        self.metrics.observe(counts);
+        let interval_ms = u64::try_from(self.announce_interval.as_millis()).unwrap_or(u64::MAX);
+        Ok(Announced { interval_ms, send_all: outcome? == Memory::Missing })
+    }
+
+    fn leave(&self, caller: &Caller) {
+        let counts = {
+            let mut state = lock(&self.state);
+            state.leave(&caller.peer.id);
+            state.counts()
+        };
+        self.metrics.observe(counts);
+    }
+}
+
+/// All routes.
+pub(crate) fn router(api: Arc<Api>) -> Router {
+    let limited = |limit| DefaultBodyLimit::max(limit);
+    Router::new()
+        .route(path::FIND, post(find).layer(limited(FindRequest::MAX_LENGTH)))
+        .route(path::ANNOUNCE, post(announce).layer(limited(AnnounceRequest::MAX_LENGTH)))
+        .route(path::LEAVE, post(leave).layer(limited(LeaveRequest::MAX_LENGTH)))
+        .fallback(|| async { ErrorReply::response(StatusCode::NOT_FOUND, "a tracker has no such path") })
+        .method_not_allowed_fallback(|| async {
+            ErrorReply::response(StatusCode::METHOD_NOT_ALLOWED, "a tracker is asked by POST")
+        })
+        .layer(middleware::from_fn(in_time))
+        .with_state(api)
+}
+
+/// The lock of the state: each use leaves it whole, so a panic elsewhere is no reason to stop.
+pub(crate) fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+type Shared = axum::extract::State<Arc<Api>>;
+
+async fn find(
+    axum::extract::State(api): Shared,
+    caller: Caller,
+    Body(request): Body<FindRequest>,
+) -> Result<Response, Refusal> {
+    let outcome = api.find(&caller, &request).await;
+    let result = outcome.as_ref().map_or_else(Refusal::label, |_| "found");
+    api.metrics.finds.with_label_values(&[result]).inc();
+    outcome
+}
+
+/// The body is read here and not by an extractor: only so many are held at once.
+async fn announce(
+    axum::extract::State(api): Shared,
+    caller: Caller,
+    request: Request,
+) -> Result<Json<Announced>, Refusal> {
+    let _place = api.announces.acquire().await.map_err(|_| Refusal::TooSlow)?;
+    let outcome = match Body::from_request(request, &()).await {
+        Ok(Body(request)) => api.announce(&caller, request),
+        Err(refusal) => Err(refusal),
+    };
+    let result = outcome.as_ref().map_or_else(Refusal::label, |_| "taken");
+    api.metrics.announces.with_label_values(&[result]).inc();
+    outcome.map(Json)
+}
+
+async fn leave(
+    axum::extract::State(api): Shared,
+    caller: Caller,
+    Body(LeaveRequest {}): Body<LeaveRequest>,
+) -> Json<LeaveRequest> {
+    api.leave(&caller);
+    Json(LeaveRequest {})
+}
+
+async fn in_time(request: Request, next: Next) -> Response {
+    match tokio::time::timeout(REQUEST_TIME_LIMIT, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => Refusal::TooSlow.into_response(),
+    }
+}
+
+impl FromRequestParts<Arc<Api>> for Caller {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, api: &Arc<Api>) -> Result<Self, Refusal> {
+        let certificate = parts.extensions.get::<ClientCertificate>().ok_or(Refusal::NoCertificate)?;
+        let remote = parts.extensions.get::<RemoteAddress>().ok_or(Refusal::NoCertificate)?;
+        let peer =
+            api.identity.peer(&certificate.0).map_err(|error| Refusal::Certificate(error.to_string()))?;
+        match peer.role {
+            Role::Agent | Role::Origin => Ok(Self { peer, source: remote.0.ip() }),
+            Role::Tracker => Err(Refusal::Role(peer.role)),
+        }
+    }
+}
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
+    type Rejection = Refusal;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Refusal> {
+        let bytes =
+            Bytes::from_request(request, state).await.map_err(|rejection| match rejection.status() {
+                StatusCode::PAYLOAD_TOO_LARGE => Refusal::TooLong,
+                _ => Refusal::Body(rejection.body_text()),
+            })?;
+        serde_json::from_slice(&bytes).map(Self).map_err(|error| Refusal::Body(error.to_string()))
+    }
+}

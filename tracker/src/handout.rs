@@ -1,0 +1,253 @@
+//! Whom an asker meets: a pure policy, which the simulator runs unchanged.
+//!
+//! Near peers first, since a zone's inner network is the cheap one; a reserved share of the answer is drawn from
+//! everywhere, so that blobs get from zone to zone; complete and incomplete peers are mixed, so that new pieces spread
+//! from those who have them while newcomers trade what they got. Chance decides among equals. Origins are always
+//! added, last: agents fall back on them.
+
+use rand::Rng;
+use rand::seq::SliceRandom;
+use serde::Deserialize;
+use shoal_core::{PeerAddress, PeerId, Role, Zone};
+
+/// The numbers of the policy.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Policy {
+    /// The most agents in an answer. Default 50: a random graph of some thousand nodes is connected from a degree of about
+    /// ten on, and a node that loses half of its peers must still be well above that.
+    pub size: usize,
+    /// Which share of them is drawn from all zones, in percent; at least one is. Default 20: ten of 50, the degree at which
+    /// the zones together are connected even if every zone is as large as the answer.
+    pub random_percent: u8,
+    /// The most origins that are added, those first that are known to have the blob. Default 16: more than a usual cluster
+    /// has, so that its owners are among them.
+    pub max_origins: usize,
+}
+
+/// A node that may be handed out.
+#[derive(Clone, Copy, Debug)]
+pub struct Candidate<'a> {
+    /// Who and where.
+    pub address: &'a PeerAddress,
+    /// Whether it is known to have every piece.
+    pub complete: bool,
+}
+
+/// Who asks.
+#[derive(Clone, Copy, Debug)]
+pub struct Asker<'a> {
+    /// Its name: it is never handed out to itself.
+    pub id: PeerId,
+    /// Where it stands.
+    pub zone: &'a Zone,
+}
+
+/// Chooses out of `candidates` whom `asker` meets: at most `policy.size` agents, best first, then at most
+/// `policy.max_origins` origins.
+///
+/// The graph of who was handed out to whom is connected by construction, among the agents alone and without luck. An
+/// asker becomes a candidate with its first answer, and is handed at least one agent if there is any (`size` is not 0, and
+/// agents are left out only for others). So each newcomer has an edge to one that came before it; by induction over
+/// the arrivals there is a path from each to the first. Edges lead both ways, since a connection does. Departures may
+/// cut that tree; then it is the number of edges that keeps the rest together, and the next find of each node mends it.
+pub fn handout<R: Rng + ?Sized>(
+    policy: &Policy,
+    candidates: &[Candidate<'_>],
+    asker: Asker<'_>,
+    rng: &mut R,
+) -> Vec<PeerAddress> {
+    let mut others: Vec<_> =
+        candidates.iter().filter(|other| other.address.id != asker.id).copied().collect();
+    others.shuffle(rng);
+    let (origins, agents): (Vec<_>, Vec<_>) =
+        others.into_iter().partition(|other| other.address.role == Role::Origin);
+    let agents = choose_agents(policy, &agents, asker.zone);
+    let origins = known_first(origins).take(policy.max_origins);
+    agents.into_iter().chain(origins).map(|chosen| chosen.address.clone()).collect()
+}
+
+/// `agents` come in random order, so that taking the first of any of them is drawing by chance.
+fn choose_agents<'a>(policy: &Policy, agents: &[Candidate<'a>], zone: &Zone) -> Vec<Candidate<'a>> {
+    let (drawn, rest) = agents.split_at(policy.random_share().min(agents.len()));
+    let (near, far): (Vec<_>, Vec<_>) = rest.iter().copied().partition(|agent| agent.address.zone == *zone);
+    let preferred = mixed(near).chain(mixed(far)).take(policy.size.saturating_sub(drawn.len()));
+    let mut chosen: Vec<_> = preferred.chain(drawn.iter().copied()).collect();
+    chosen.sort_by_key(|agent| agent.address.zone != *zone);
+    chosen
+}
+
+/// By turns one that is complete and one that is not; the rest of the longer kind at the end.
+fn mixed<'a>(agents: Vec<Candidate<'a>>) -> impl Iterator<Item = Candidate<'a>> {
+    let (complete, incomplete): (Vec<_>, Vec<_>) = agents.into_iter().partition(|agent| agent.complete);
+    let turns = complete.len().max(incomplete.len());
+    (0..turns).flat_map(move |turn| [complete.get(turn).copied(), incomplete.get(turn).copied()]).flatten()
+}
+
+fn known_first<'a>(origins: Vec<Candidate<'a>>) -> impl Iterator<Item = Candidate<'a>> {
+    let (known, others): (Vec<_>, Vec<_>) = origins.into_iter().partition(|origin| origin.complete);
+    known.into_iter().chain(others)
+}
+
+impl Policy {
+    fn random_share(&self) -> usize {
+        (self.size * usize::from(self.random_percent)).div_ceil(100).max(1).min(self.size)
+    }
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self { size: 50, random_percent: 20, max_origins: 16 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use proptest::prelude::*;
+    use rand::SeedableRng;
+    use rand::rngs::StdRng;
+
+    use super::*;
+
+    fn node(number: u16, role: Role, zone: u8) -> PeerAddress {
+        let mut key = [0; 32];
+        key[..2].copy_from_slice(&number.to_be_bytes());
+        let addresses = vec![([10, 0, 0, 1], number.max(1)).into()];
+        PeerAddress { id: PeerId::from_public_key(key), role, addresses, zone: Zone(format!("zone-{zone}")) }
+    }
+
+    fn asker(address: &PeerAddress) -> Asker<'_> {
+        Asker { id: address.id, zone: &address.zone }
+    }
+
+    fn agents(count: u16, zone: impl Fn(u16) -> u8) -> Vec<PeerAddress> {
+        (0..count).map(|number| node(number, Role::Agent, zone(number))).collect()
+    }
+
+    fn count(chosen: &[PeerAddress], accept: impl Fn(&PeerAddress) -> bool) -> usize {
+        chosen.iter().filter(|chosen| accept(chosen)).count()
+    }
+
+    #[test]
+    fn most_of_an_answer_is_near_and_some_of_it_far() {
+        let nodes = agents(1000, |number| (number % 10) as u8);
+        let candidates: Vec<_> = nodes.iter().map(|address| Candidate { address, complete: false }).collect();
+        let chosen =
+            handout(&Policy::default(), &candidates, asker(&nodes[3]), &mut StdRng::seed_from_u64(1));
+        let near = count(&chosen, |chosen| chosen.zone == nodes[3].zone);
+        assert!((40..50).contains(&near), "{near} of 50 are near");
+        assert!(chosen[..near].iter().all(|chosen| chosen.zone == nodes[3].zone), "near ones come first");
+    }
+
+    #[test]
+    fn complete_and_incomplete_agents_are_mixed() {
+        let nodes = agents(1000, |_| 0);
+        let complete: BTreeSet<_> = nodes[..100].iter().map(|node| node.id).collect();
+        let candidates: Vec<_> = nodes
+            .iter()
+            .map(|address| Candidate { address, complete: complete.contains(&address.id) })
+            .collect();
+        let chosen =
+            handout(&Policy::default(), &candidates, asker(&nodes[999]), &mut StdRng::seed_from_u64(2));
+        let complete = count(&chosen, |chosen| complete.contains(&chosen.id));
+        assert!((20..=30).contains(&complete), "{complete} of 50 are complete");
+    }
+
+    #[test]
+    fn origins_that_have_the_blob_come_before_those_that_may() {
+        let origins: Vec<_> = (0..20).map(|number| node(number, Role::Origin, 0)).collect();
+        let candidates: Vec<_> = origins
+            .iter()
+            .enumerate()
+            .map(|(at, address)| Candidate { address, complete: at >= 18 })
+            .collect();
+        let policy = Policy { max_origins: 3, ..Policy::default() };
+        let me = node(1000, Role::Agent, 0);
+        let chosen = handout(&policy, &candidates, asker(&me), &mut StdRng::seed_from_u64(3));
+        assert_eq!(chosen.len(), 3);
+        assert_eq!(count(&chosen[..2], |chosen| origins[18..].contains(chosen)), 2);
+    }
+
+    #[test]
+    fn chance_decides_among_equals() {
+        let nodes = agents(100, |_| 0);
+        let candidates: Vec<_> = nodes.iter().map(|address| Candidate { address, complete: false }).collect();
+        let policy = Policy { size: 10, ..Policy::default() };
+        let mut rng = StdRng::seed_from_u64(4);
+        let met: BTreeSet<_> = (0..200)
+            .flat_map(|_| handout(&policy, &candidates, asker(&nodes[0]), &mut rng))
+            .map(|chosen| chosen.id)
+            .collect();
+        assert_eq!(met.len(), 99, "everybody but the asker is met sooner or later");
+    }
+
+    /// All that can be reached from the first node.
+    fn reachable(edges: &BTreeMap<PeerId, BTreeSet<PeerId>>) -> BTreeSet<PeerId> {
+        let mut reached = BTreeSet::new();
+        let mut next: Vec<_> = edges.keys().next().copied().into_iter().collect();
+        while let Some(node) = next.pop() {
+            if reached.insert(node) {
+                next.extend(&edges[&node]);
+            }
+        }
+        reached
+    }
+
+    proptest! {
+        #[test]
+        fn answers_are_bounded_distinct_and_without_the_asker(
+            nodes in prop::collection::vec((0u8..4, any::<bool>(), 0u8..10), 1..80),
+            size in 1usize..12, random_percent in 0u8..=100, max_origins in 0usize..4, seed: u64, me: prop::sample::Index,
+        ) {
+            let nodes: Vec<_> = nodes
+                .iter()
+                .enumerate()
+                .map(|(at, &(zone, complete, kind))| {
+                    let role = if kind == 0 { Role::Origin } else { Role::Agent };
+                    (node(at as u16, role, zone), complete)
+                })
+                .collect();
+            let candidates: Vec<_> =
+                nodes.iter().map(|(address, complete)| Candidate { address, complete: *complete }).collect();
+            let me = me.get(&nodes).0.clone();
+            let policy = Policy { size, random_percent, max_origins };
+            let chosen = handout(&policy, &candidates, asker(&me), &mut StdRng::seed_from_u64(seed));
+
+            let of = |role| nodes.iter().filter(|(node, _)| node.role == role && node.id != me.id).count();
+            prop_assert_eq!(count(&chosen, |one| one.role == Role::Agent), size.min(of(Role::Agent)));
+            prop_assert_eq!(count(&chosen, |one| one.role == Role::Origin), max_origins.min(of(Role::Origin)));
+            prop_assert!(chosen.iter().all(|one| one.id != me.id));
+            let distinct: BTreeSet<_> = chosen.iter().map(|one| one.id).collect();
+            prop_assert_eq!(distinct.len(), chosen.len());
+            prop_assert!(chosen.is_sorted_by_key(|one| one.role == Role::Origin), "origins come last");
+        }
+
+        #[test]
+        fn any_sequence_of_arrivals_makes_one_connected_graph(
+            arrivals in prop::collection::vec((0u8..5, any::<bool>()), 1..120), size in 1usize..6, seed: u64,
+        ) {
+            let mut rng = StdRng::seed_from_u64(seed);
+            let policy = Policy { size, ..Policy::default() };
+            let nodes: Vec<_> = arrivals
+                .iter()
+                .enumerate()
+                .map(|(at, &(zone, complete))| (node(at as u16, Role::Agent, zone), complete))
+                .collect();
+            let mut edges: BTreeMap<PeerId, BTreeSet<PeerId>> = BTreeMap::new();
+            for (arrived, (me, _)) in nodes.iter().enumerate() {
+                let candidates: Vec<_> = nodes[..=arrived]
+                    .iter()
+                    .map(|(address, complete)| Candidate { address, complete: *complete })
+                    .collect();
+                edges.entry(me.id).or_default();
+                for other in handout(&policy, &candidates, asker(me), &mut rng) {
+                    edges.entry(me.id).or_default().insert(other.id);
+                    edges.entry(other.id).or_default().insert(me.id);
+                }
+            }
+            prop_assert_eq!(reachable(&edges).len(), nodes.len());
+        }
+    }
+}
