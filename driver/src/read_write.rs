@@ -1,0 +1,306 @@
+//! The origin's driver: blobs in the store, tags and durability by the cluster, everything else in files.
+//!
+//! A link is put only for a blob that is there and durable, so what a repository shows can be pulled. A tag has one commit
+//! point, the cluster's `put_tag`; its index is history and lives in the files. Content enters the store only under the
+//! digest that it has.
+
+mod listing;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use shoal_core::{Digest, Metainfo, Proof, RepositoryName, Tag};
+use shoal_store::{ImportError, Store};
+
+use crate::blobs::{Blobs, directory, file};
+use crate::driver::{ByteRange, ByteStream, Context, FileInfo, FileWriter, StorageDriver, WriteMode};
+use crate::error::{DriverError, Errors};
+use crate::filesystem::FilesystemDriver;
+use crate::path::DriverPath;
+use crate::registry_path::RegistryPath;
+use crate::request::Operation;
+use crate::transferer::{TransferError, Transferer};
+
+/// Signs the metainfo of a blob that enters the store.
+pub type Signer = Arc<dyn Fn(&Metainfo) -> Proof + Send + Sync>;
+
+/// The origin's: blobs in the store, everything else in `metadata`, tags and distribution by the transferer.
+pub struct ReadWriteDriver {
+    blobs: Blobs,
+    metadata: FilesystemDriver,
+    sign: Signer,
+}
+
+const ERRORS: Errors = Errors("p2p-read-write");
+
+impl ReadWriteDriver {
+    /// A driver over `store` and `metadata`, for the cluster that `transferer` reaches.
+    #[must_use]
+    pub fn new(
+        store: Store,
+        metadata: FilesystemDriver,
+        transferer: Arc<dyn Transferer>,
+        sign: Signer,
+    ) -> Self {
+        let blobs = Blobs { errors: ERRORS, store, transferer };
+        Self { blobs, metadata: metadata.named(ERRORS), sign }
+    }
+
+    fn signer(&self) -> impl FnOnce(&Metainfo) -> Proof + Send + 'static {
+        let sign = Arc::clone(&self.sign);
+        move |metainfo| sign(metainfo)
+    }
+
+    async fn resolve_tag(
+        &self,
+        operation: Operation,
+        path: &DriverPath,
+        repository: &RepositoryName,
+        tag: &Tag,
+    ) -> Result<Digest, DriverError> {
+        let digest = self.blobs.transferer.resolve_tag(repository, tag).await;
+        digest.map_err(|error| ERRORS.transfer(operation, path, error))
+    }
+
+    /// Makes a blob of the store the cluster's.
+    async fn upload(
+        &self,
+        operation: Operation,
+        path: &DriverPath,
+        repository: Option<&RepositoryName>,
+        digest: &Digest,
+    ) -> Result<(), DriverError> {
+        let uploaded = self.blobs.transferer.upload(repository, digest).await;
+        uploaded.map_err(|error| ERRORS.transfer(operation, path, error))
+    }
+
+    /// The digest that a link names. It may have another algorithm than the link's own (an alias), but not another value of
+    /// the same: that link would lie about its blob.
+    fn read_link(
+        &self,
+        path: &DriverPath,
+        content: &[u8],
+        own: Option<&Digest>,
+    ) -> Result<Digest, DriverError> {
+        let named = std::str::from_utf8(content).ok().and_then(|text| Digest::parse(text.trim()).ok());
+        let named = named
+            .ok_or_else(|| ERRORS.invalid_request("put_content (a link's content must be a digest)", path))?;
+        match own {
+            Some(own) if own != &named && own.algorithm() == named.algorithm() => {
+                Err(ERRORS.invalid_request("put_content (the link names another digest than its path)", path))
+            }
+            _ => Ok(named),
+        }
+    }
+
+    /// Puts a link into the files, once its blob is durable.
+    ///
+    /// The blob may have come with an upload whose acknowledgement was lost, or from another repository by a mount: then
+    /// this is the only place where the cluster hears that this repository has it.
+    async fn put_link(
+        &self,
+        context: &Context,
+        path: &DriverPath,
+        repository: &RepositoryName,
+        own: &Digest,
+        content: &[u8],
+    ) -> Result<(), DriverError> {
+        let named = self.read_link(path, content, Some(own))?;
+        if self.blobs.store.blob(&named).is_some() {
+            self.upload(Operation::PutContent, path, Some(repository), &named).await?;
+        } else {
+            self.require_blob(&named).await?;
+        }
+        self.metadata.put_content(context, path, named.to_string().into()).await
+    }
+
+    /// What is linked must be somewhere. Whether the repository may have it was for the registry to say.
+    async fn require_blob(&self, digest: &Digest) -> Result<(), DriverError> {
+        self.blobs.length(Operation::PutContent, &Context::default(), digest).await.map(drop)
+    }
+
+    async fn put_tag(
+        &self,
+        path: &DriverPath,
+        repository: &RepositoryName,
+        tag: &Tag,
+        content: &[u8],
+    ) -> Result<(), DriverError> {
+        let named = self.read_link(path, content, None)?;
+        self.require_blob(&named).await?;
+        let put = self.blobs.transferer.put_tag(repository, tag, &named).await;
+        put.map_err(|error| ERRORS.transfer(Operation::PutContent, path, error))
+    }
+
+    async fn put_blob(
+        &self,
+        context: &Context,
+        path: &DriverPath,
+        digest: &Digest,
+        content: Bytes,
+    ) -> Result<(), DriverError> {
+        let put = self.blobs.store.put(content, digest, self.signer()).await;
+        put.map_err(|error| import_failed(Operation::PutContent, path, error))?;
+        self.upload(Operation::PutContent, path, context.repository.as_ref(), digest).await
+    }
+
+    /// Ends an upload: its file becomes the blob that it is.
+    async fn import(
+        &self,
+        context: &Context,
+        (from, repository): (&DriverPath, &RepositoryName),
+        (to, digest): (&DriverPath, &Digest),
+    ) -> Result<(), DriverError> {
+        self.metadata.stat(context, from).await?;
+        let imported = self.blobs.store.import(&self.metadata.file_of(from), digest, self.signer()).await;
+        imported.map_err(|error| import_failed(Operation::RenameTo, to, error))?;
+        let repository = context.repository.as_ref().unwrap_or(repository);
+        self.upload(Operation::RenameTo, to, Some(repository), digest).await
+    }
+
+    /// Makes the tag name nothing, then forgets its history. What only one of the two knows is deleted all the same.
+    async fn delete_tag(
+        &self,
+        context: &Context,
+        path: &DriverPath,
+        repository: &RepositoryName,
+        tag: &Tag,
+    ) -> Result<(), DriverError> {
+        let deleted = self.blobs.transferer.delete_tag(repository, tag).await;
+        let was_there = match deleted {
+            Err(TransferError::NotFound) => false,
+            other => {
+                other.map_err(|error| ERRORS.transfer(Operation::Delete, path, error))?;
+                true
+            }
+        };
+        let history = RegistryPath::Tag(repository.clone(), tag.clone()).to_driver_path();
+        match self.metadata.delete(context, &history).await {
+            Err(DriverError::PathNotFound { .. }) if was_there => Ok(()),
+            Err(DriverError::PathNotFound { .. }) => Err(ERRORS.not_found(path)),
+            other => other,
+        }
+    }
+
+    async fn delete_blob(&self, path: &DriverPath, digest: &Digest) -> Result<(), DriverError> {
+        match self.blobs.store.delete(digest).await {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(ERRORS.not_found(path)),
+            Err(error) => Err(ERRORS.caused(format!("delete {path}"), error)),
+        }
+    }
+}
+
+#[async_trait]
+impl StorageDriver for ReadWriteDriver {
+    fn name(&self) -> &'static str {
+        ERRORS.0
+    }
+
+    async fn get_content(&self, context: &Context, path: &DriverPath) -> Result<Bytes, DriverError> {
+        let operation = Operation::GetContent;
+        match ERRORS.admit(operation, path)?.path() {
+            RegistryPath::TagCurrentLink(name, tag) => {
+                Ok(self.resolve_tag(operation, path, name, tag).await?.to_string().into())
+            }
+            RegistryPath::BlobData(digest) => self.blobs.content(context, digest).await,
+            _ => self.metadata.get_content(context, path).await,
+        }
+    }
+
+    async fn put_content(
+        &self,
+        context: &Context,
+        path: &DriverPath,
+        content: Bytes,
+    ) -> Result<(), DriverError> {
+        match ERRORS.admit(Operation::PutContent, path)?.path() {
+            RegistryPath::LayerLink(name, digest)
+            | RegistryPath::RevisionLink(name, digest)
+            | RegistryPath::TagIndexEntryLink(name, _, digest) => {
+                self.put_link(context, path, name, digest, &content).await
+            }
+            RegistryPath::TagCurrentLink(name, tag) => self.put_tag(path, name, tag, &content).await,
+            RegistryPath::BlobData(digest) => self.put_blob(context, path, digest, content).await,
+            _ => self.metadata.put_content(context, path, content).await,
+        }
+    }
+
+    async fn reader(
+        &self,
+        context: &Context,
+        path: &DriverPath,
+        range: ByteRange,
+    ) -> Result<ByteStream, DriverError> {
+        match ERRORS.admit(Operation::Reader, path)?.path() {
+            RegistryPath::BlobData(digest) => self.blobs.reader(context, digest, range).await,
+            _ => self.metadata.reader(context, path, range).await,
+        }
+    }
+
+    async fn writer(
+        &self,
+        context: &Context,
+        path: &DriverPath,
+        mode: WriteMode,
+    ) -> Result<Box<dyn FileWriter>, DriverError> {
+        ERRORS.admit(Operation::Writer, path)?;
+        self.metadata.writer(context, path, mode).await
+    }
+
+    async fn stat(&self, context: &Context, path: &DriverPath) -> Result<FileInfo, DriverError> {
+        let operation = Operation::Stat;
+        match ERRORS.admit(operation, path)?.path() {
+            RegistryPath::BlobData(digest) => self.blobs.stat(context, digest).await,
+            RegistryPath::TagCurrentLink(name, tag) => {
+                let digest = self.resolve_tag(operation, path, name, tag).await?;
+                Ok(file(path.clone(), digest.to_string().len() as u64))
+            }
+            RegistryPath::Tag(name, tag) | RegistryPath::TagCurrent(name, tag) => {
+                self.resolve_tag(operation, path, name, tag).await.map(|_| directory(path.clone()))
+            }
+            folder => self.stat_folder(context, path, folder).await,
+        }
+    }
+
+    async fn list(&self, context: &Context, path: &DriverPath) -> Result<Vec<DriverPath>, DriverError> {
+        let request = ERRORS.admit(Operation::List, path)?;
+        self.list_folder(context, path, request.path()).await
+    }
+
+    async fn rename(&self, context: &Context, from: &DriverPath, to: &DriverPath) -> Result<(), DriverError> {
+        let source = ERRORS.admit(Operation::RenameFrom, from)?;
+        let destination = ERRORS.admit(Operation::RenameTo, to)?;
+        match (source.path(), destination.path()) {
+            (RegistryPath::UploadData(name, _), RegistryPath::BlobData(digest)) => {
+                self.import(context, (from, name), (to, digest)).await
+            }
+            _ => Err(ERRORS.invalid_request("rename", from)),
+        }
+    }
+
+    async fn delete(&self, context: &Context, path: &DriverPath) -> Result<(), DriverError> {
+        match ERRORS.admit(Operation::Delete, path)?.path() {
+            RegistryPath::Tag(name, tag) | RegistryPath::TagCurrentLink(name, tag) => {
+                self.delete_tag(context, path, name, tag).await
+            }
+            RegistryPath::Blob(digest) => self.delete_blob(path, digest).await,
+            _ => self.metadata.delete(context, path).await,
+        }
+    }
+}
+
+/// A blob that is not what its path says is the client's mistake; anything else is the origin's.
+fn import_failed(operation: Operation, path: &DriverPath, error: ImportError) -> DriverError {
+    match error {
+        ImportError::DigestMismatch { expected, found } => {
+            DriverError::DigestMismatch { driver: ERRORS.0, expected: expected.into(), found: found.into() }
+        }
+        // No room now, or shutting down: another origin, or a later time, may take it.
+        full @ (ImportError::NoSpace { .. } | ImportError::Full { .. } | ImportError::Closed { .. }) => {
+            ERRORS.unavailable(full.to_string())
+        }
+        other => ERRORS.caused(format!("{operation} {path}"), other),
+    }
+}

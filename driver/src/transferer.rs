@@ -1,0 +1,65 @@
+//! What the peer-to-peer drivers stand on: the rest of the cluster, as far as a storage driver needs it.
+//!
+//! The agent implements it with its swarm (reading only), the origin with its cluster. Bytes that come from here were
+//! verified by whoever implements it.
+
+use std::error::Error;
+
+use async_trait::async_trait;
+use shoal_core::{Digest, RepositoryName, Tag};
+
+use crate::driver::{ByteRange, ByteStream};
+
+/// What the peer-to-peer drivers stand on. Implemented by the agent (its swarm; read only) and by the origin (its cluster).
+#[async_trait]
+pub trait Transferer: Send + Sync + 'static {
+    /// The length in bytes of a blob that the repository may see (`None`: any repository).
+    async fn stat(&self, repository: Option<&RepositoryName>, digest: &Digest) -> Result<u64, TransferError>;
+
+    /// Its bytes, as they come in.
+    async fn open(
+        &self,
+        repository: Option<&RepositoryName>,
+        digest: &Digest,
+        range: ByteRange,
+    ) -> Result<ByteStream, TransferError>;
+
+    /// The blob is whole in the local store: make it the cluster's (replicate, announce). Acknowledged when durable.
+    /// Called again for a blob that is durable already it has nothing to do.
+    async fn upload(&self, repository: Option<&RepositoryName>, digest: &Digest)
+    -> Result<(), TransferError>;
+
+    /// What the tag names now.
+    async fn resolve_tag(&self, repository: &RepositoryName, tag: &Tag) -> Result<Digest, TransferError>;
+
+    /// Makes the tag name `digest`. The one commit point of a tag.
+    async fn put_tag(
+        &self,
+        repository: &RepositoryName,
+        tag: &Tag,
+        digest: &Digest,
+    ) -> Result<(), TransferError>;
+
+    /// Makes the tag name nothing.
+    async fn delete_tag(&self, repository: &RepositoryName, tag: &Tag) -> Result<(), TransferError>;
+
+    /// The tags of a repository, in any order.
+    async fn list_tags(&self, repository: &RepositoryName) -> Result<Vec<Tag>, TransferError>;
+}
+
+/// Why the cluster did not do it. The messages name no key: the driver adds the path.
+#[derive(Debug, thiserror::Error)]
+pub enum TransferError {
+    /// Nobody has it.
+    #[error("not found")]
+    NotFound,
+    /// This side of the cluster does not write.
+    #[error("read only")]
+    ReadOnly,
+    /// Nobody who could know or give it can be reached; may work later.
+    #[error("unavailable: {0}")]
+    Unavailable(String),
+    /// Anything else.
+    #[error(transparent)]
+    Failed(#[from] Box<dyn Error + Send + Sync>),
+}
