@@ -1,0 +1,202 @@
+//! The HTTP API: the OCI distribution-spec v1.1 over the storage layer.
+//!
+//! One fallback handler reads the path by hand, since repository names have slashes; a table says which resource
+//! answers which method. Whatever goes wrong is an [`ApiError`], and so JSON. Handlers hold no state of their own.
+
+mod base;
+mod blobs;
+mod conditions;
+mod error;
+mod manifests;
+mod names;
+mod pull_body;
+mod range;
+mod request_body;
+mod route;
+mod tags;
+mod uploads;
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::{Query, Request, State};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use futures_util::stream;
+use http::header::{ALLOW, CONTENT_ENCODING, HeaderName, HeaderValue, X_CONTENT_TYPE_OPTIONS};
+use http::request::Parts;
+use http::{Method, StatusCode};
+use shoal_driver::StorageDriver;
+use tokio::time::Instant;
+use tokio_util::task::TaskTracker;
+use tracing::Instrument;
+
+use crate::storage::{Repository, Storage};
+use crate::{Config, Observer};
+use error::{ApiError, Code};
+use names::{Namespaces, Target};
+use request_body::RequestBody;
+use route::{Resource, Route};
+
+/// What all requests share.
+pub(crate) struct Api {
+    config: Config,
+    namespaces: Namespaces,
+    storage: Storage,
+    observer: Arc<dyn Observer>,
+    /// Writes: they end properly even where their client goes away.
+    writes: TaskTracker,
+}
+
+/// One request, as far as it is read.
+struct Exchange {
+    api: Arc<Api>,
+    parts: Parts,
+    query: Vec<(String, String)>,
+    /// When it came in.
+    arrived: Instant,
+}
+
+/// The HTTP API as a router.
+pub(crate) fn router(api: Arc<Api>) -> axum::Router {
+    axum::Router::new().fallback(serve).with_state(api)
+}
+
+async fn serve(State(api): State<Arc<Api>>, request: Request) -> Response {
+    let span = tracing::info_span!("request", method = %request.method(), path = request.uri().path());
+    let answer = answer(api, request).instrument(span).await;
+    let mut response = answer.unwrap_or_else(IntoResponse::into_response);
+    let headers = response.headers_mut();
+    headers.insert(API_VERSION, HeaderValue::from_static("registry/2.0"));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}
+
+async fn answer(api: Arc<Api>, request: Request) -> Result<Response, ApiError> {
+    let (parts, body) = request.into_parts();
+    let route = Route::parse(parts.uri.path())?;
+    let Query(query) = Query::try_from_uri(&parts.uri).map_err(|_| {
+        ApiError::new(StatusCode::BAD_REQUEST, Code::Unsupported, "the query is not readable")
+    })?;
+    let body = RequestBody::new(body, api.config.body_idle_timeout);
+    let exchange = Exchange { api, parts, query, arrived: Instant::now() };
+    exchange.check_method(&route)?;
+    exchange.check_encoding()?;
+    exchange.dispatch(route, body).await
+}
+
+impl Api {
+    pub(crate) fn new(config: Config, driver: Arc<dyn StorageDriver>, observer: Arc<dyn Observer>) -> Self {
+        let storage = Storage::new(driver, config.max_blob_size.as_u64(), config.max_concurrent_uploads);
+        let namespaces = Namespaces::new(&config.namespaces);
+        Self { config, namespaces, storage, observer, writes: TaskTracker::new() }
+    }
+
+    pub(crate) async fn drain(&self) {
+        self.writes.close();
+        self.writes.wait().await;
+    }
+
+    /// Runs a write to its end, also when the client goes away and nobody waits for the answer any more: a writer
+    /// that is dropped halfway would leave a session that nobody can take up.
+    async fn finish<F>(&self, write: F) -> Result<Response, ApiError>
+    where
+        F: Future<Output = Result<Response, ApiError>> + Send + 'static,
+    {
+        self.writes.spawn(write.in_current_span()).await.unwrap_or_else(|error| {
+            tracing::error!(%error, "a write ended without an answer");
+            Err(ApiError::internal())
+        })
+    }
+}
+
+impl Exchange {
+    async fn dispatch(self, route: Route, body: RequestBody) -> Result<Response, ApiError> {
+        let Some(resource) = route.resource else {
+            return Ok(base::answer());
+        };
+        let target = self.api.namespaces.resolve(self.query("ns"), &route.name)?;
+        match (resource, self.parts.method.as_str()) {
+            (Resource::Manifest(reference), "PUT") => manifests::put(self, target, &reference, body).await,
+            (Resource::Manifest(reference), _) => manifests::pull(self, target, &reference).await,
+            (Resource::Blob(digest), _) => blobs::pull(self, target, &digest).await,
+            (Resource::Uploads, _) => uploads::start(self, target, body).await,
+            (Resource::Upload(id), "PATCH") => uploads::append(self, target, &id, body).await,
+            (Resource::Upload(id), "PUT") => uploads::finish(self, target, &id, body).await,
+            (Resource::Upload(id), "DELETE") => uploads::cancel(self, target, &id).await,
+            (Resource::Upload(id), _) => uploads::status(self, target, &id).await,
+            (Resource::Tags, _) => tags::list(self, target).await,
+        }
+    }
+
+    fn check_method(&self, route: &Route) -> Result<(), ApiError> {
+        let (method, allowed) = (&self.parts.method, route.methods());
+        let reads = matches!(*method, Method::GET | Method::HEAD);
+        if !allowed.contains(&method.as_str()) {
+            let message = format!("{method} is not supported here");
+            let allowed = HeaderValue::from_str(&allowed.join(", ")).expect("method names are ASCII");
+            return Err(ApiError::unsupported(message).with_header(ALLOW, allowed));
+        }
+        if self.api.config.read_only && !reads {
+            return Err(ApiError::unsupported("this registry is read only"));
+        }
+        Ok(())
+    }
+
+    /// Bodies are kept as they come: one that would have to be decoded first has another digest.
+    fn check_encoding(&self) -> Result<(), ApiError> {
+        let encoding = self.parts.headers.get(CONTENT_ENCODING);
+        if encoding.is_none_or(|encoding| encoding.as_bytes().eq_ignore_ascii_case(b"identity")) {
+            return Ok(());
+        }
+        let message = "Content-Encoding is not supported: send the bytes that have the digest";
+        Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, Code::Unsupported, message))
+    }
+
+    /// The first value of a query parameter.
+    fn query(&self, key: &str) -> Option<&str> {
+        self.query.iter().find(|(name, _)| name == key).map(|(_, value)| value.as_str())
+    }
+
+    fn header(&self, name: HeaderName) -> Option<&str> {
+        self.parts.headers.get(name).and_then(|value| value.to_str().ok())
+    }
+
+    fn is_head(&self) -> bool {
+        self.parts.method == Method::HEAD
+    }
+
+    fn repository(&self, target: &Target) -> Repository {
+        self.api.storage.repository(target.repository.clone())
+    }
+}
+
+/// A response without a body, with these headers.
+fn empty<const N: usize>(status: StatusCode, headers: [(HeaderName, String); N]) -> Response {
+    with_body(status, headers, Body::empty())
+}
+
+/// "You have it already". Without a length: that of no body would be taken for the content's (RFC 9110, 8.6).
+fn not_modified<const N: usize>(headers: [(HeaderName, String); N]) -> Response {
+    with_body(
+        StatusCode::NOT_MODIFIED,
+        headers,
+        Body::from_stream(stream::empty::<Result<Bytes, Infallible>>()),
+    )
+}
+
+fn with_body<const N: usize>(status: StatusCode, headers: [(HeaderName, String); N], body: Body) -> Response {
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    for (name, value) in headers {
+        let value = HeaderValue::from_str(&value).expect("made of validated names, digests and numbers");
+        response.headers_mut().insert(name, value);
+    }
+    response
+}
+
+const API_VERSION: HeaderName = HeaderName::from_static("docker-distribution-api-version");
+const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
+const UPLOAD_ID: HeaderName = HeaderName::from_static("docker-upload-uuid");

@@ -1,0 +1,86 @@
+//! Manifests: GET, HEAD and PUT, by tag and by digest (distribution-spec, "Pulling manifests", "Pushing manifests").
+//!
+//! What comes back is what was pushed, byte for byte, whatever the client accepts: another form has another digest.
+
+use axum::body::Body;
+use axum::response::Response;
+use http::StatusCode;
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, ETAG, HeaderName, IF_NONE_MATCH, LOCATION};
+use shoal_core::{Digest, NameError, Reference};
+
+use super::conditions::{entity_tag, is_known_to_client};
+use super::error::{ApiError, Code};
+use super::names::Target;
+use super::pull_body::PullBody;
+use super::request_body::RequestBody;
+use super::{CONTENT_DIGEST, Exchange, empty, not_modified, with_body};
+use crate::manifest::{MAX_MANIFEST_SIZE, Manifest};
+
+/// GET and HEAD.
+pub(super) async fn pull(exchange: Exchange, target: Target, reference: &str) -> Result<Response, ApiError> {
+    let reference = match Reference::parse(reference) {
+        // What is no tag names nothing: not found is what clients expect, rather than a fault of theirs.
+        Err(error @ NameError::Tag(_)) => {
+            return Err(ApiError::new(StatusCode::NOT_FOUND, Code::ManifestUnknown, error.to_string()));
+        }
+        reference => reference?,
+    };
+    let manifests = exchange.repository(&target).manifests();
+    let digest = manifests.resolve(&reference).await.map_err(ApiError::from_pull)?;
+    if is_known_to_client(exchange.header(IF_NONE_MATCH), &digest) {
+        return Ok(not_modified(identity(&digest)));
+    }
+    // A HEAD reads it as well: for its type, and so that it says 200 only where a GET will.
+    let manifest = manifests.read(&reference, &digest).await.map_err(ApiError::from_pull)?;
+    Ok(send(&exchange, &manifest, &digest))
+}
+
+/// PUT.
+pub(super) async fn put(
+    exchange: Exchange,
+    target: Target,
+    reference: &str,
+    body: RequestBody,
+) -> Result<Response, ApiError> {
+    let reference = Reference::parse(reference)?;
+    let bytes = body.collect(MAX_MANIFEST_SIZE).await?.ok_or_else(too_large)?;
+    let content_type =
+        exchange.header(CONTENT_TYPE).map(|text| text.split(';').next().unwrap_or(text).trim());
+    let manifest = Manifest::parse(bytes, content_type)?;
+    let manifests = exchange.repository(&target).manifests();
+    let observer = exchange.api.observer.clone();
+    let write = async move {
+        let digest = manifests.put(&reference, &manifest).await?;
+        observer.pushed(manifest.bytes().len() as u64);
+        let headers =
+            [(LOCATION, target.manifest_url(digest)), (CONTENT_DIGEST, digest.to_string()), no_content()];
+        Ok(empty(StatusCode::CREATED, headers))
+    };
+    exchange.api.finish(write).await
+}
+
+fn send(exchange: &Exchange, manifest: &Manifest, digest: &Digest) -> Response {
+    let body =
+        if exchange.is_head() { Body::empty() } else { PullBody::whole(exchange, manifest.bytes().clone()) };
+    let [digest, tag] = identity(digest);
+    let headers = [
+        digest,
+        tag,
+        (CONTENT_TYPE, manifest.media_type().as_str().to_owned()),
+        (CONTENT_LENGTH, manifest.bytes().len().to_string()),
+    ];
+    with_body(StatusCode::OK, headers, body)
+}
+
+fn identity(digest: &Digest) -> [(HeaderName, String); 2] {
+    [(CONTENT_DIGEST, digest.to_string()), (ETAG, entity_tag(digest))]
+}
+
+fn no_content() -> (HeaderName, String) {
+    (CONTENT_LENGTH, "0".to_owned())
+}
+
+fn too_large() -> ApiError {
+    let message = format!("a manifest has at most {MAX_MANIFEST_SIZE} bytes");
+    ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, Code::SizeInvalid, message)
+}

@@ -1,0 +1,106 @@
+//! The blobs of one repository: those that its layer links name, and no others.
+
+use std::time::Duration;
+
+use futures_util::{StreamExt, TryStreamExt, stream};
+use shoal_core::Digest;
+use shoal_driver::{ByteRange, ByteStream, DriverError, RegistryPath};
+use tokio::time::{Instant, timeout};
+
+use super::{Repository, found};
+
+/// The linked blob store of one repository.
+pub(crate) struct Blobs {
+    repository: Repository,
+}
+
+/// A blob that the repository has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Descriptor {
+    pub(crate) digest: Digest,
+    /// In bytes.
+    pub(crate) size: u64,
+}
+
+/// Why a blob cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum BlobError {
+    /// The repository has no link to it, or what the link names is gone.
+    #[error("blob {0} is not known in this repository")]
+    Unknown(Digest),
+    /// The driver failed.
+    #[error(transparent)]
+    Driver(#[from] DriverError),
+}
+
+impl Blobs {
+    pub(super) fn new(repository: Repository) -> Self {
+        Self { repository }
+    }
+
+    /// How long the blob is, if this repository may see it. The access check: one look at the link, one at the blob.
+    pub(crate) async fn stat(&self, digest: &Digest) -> Result<Descriptor, BlobError> {
+        let Repository { shared, name, .. } = &self.repository;
+        if let Some(size) = shared.descriptors.lookup(Instant::now(), name, digest) {
+            return Ok(Descriptor { digest: *digest, size });
+        }
+        let size = self.stat_at_driver(digest).await?;
+        shared.descriptors.remember(Instant::now(), name, digest, size);
+        Ok(Descriptor { digest: *digest, size })
+    }
+
+    async fn stat_at_driver(&self, digest: &Digest) -> Result<u64, BlobError> {
+        let Repository { context, name, .. } = &self.repository;
+        let link = self.repository.read_link(RegistryPath::LayerLink(name.clone(), *digest)).await?;
+        // A link names the digest that it is filed under. An alias would answer for bytes of another name.
+        if link != Some(*digest) {
+            return Err(BlobError::Unknown(*digest));
+        }
+        let path = RegistryPath::BlobData(*digest).to_driver_path();
+        let file = found(self.repository.driver().stat(context, &path).await)?;
+        file.map(|file| file.size).ok_or(BlobError::Unknown(*digest))
+    }
+
+    /// The blob's bytes in that range, for a caller that asked [`Blobs::stat`] before.
+    ///
+    /// A driver that is slow to open does not hold up the caller's headers: after [`OPEN_PATIENCE`] the opening goes
+    /// on inside the stream, and its failure becomes the stream's.
+    pub(crate) async fn open(
+        &self,
+        blob: &Descriptor,
+        range: std::ops::Range<u64>,
+    ) -> Result<ByteStream, BlobError> {
+        let (repository, digest) = (self.repository.clone(), blob.digest);
+        let range = ByteRange { start: range.start, end: Some(range.end) };
+        let mut opening =
+            Box::pin(async move { repository.read(RegistryPath::BlobData(digest), range).await });
+        match timeout(OPEN_PATIENCE, &mut opening).await {
+            Ok(Err(DriverError::PathNotFound { .. })) => {
+                self.repository.shared.descriptors.forget(&self.repository.name, &digest);
+                Err(BlobError::Unknown(digest))
+            }
+            Ok(opened) => Ok(opened?),
+            Err(_) => Ok(stream::once(opening).try_flatten().boxed()),
+        }
+    }
+
+    /// Gives this repository a blob that `source` has, without a copy.
+    pub(crate) async fn mount(&self, source: &Repository, digest: &Digest) -> Result<Descriptor, BlobError> {
+        let blob = source.blobs().stat(digest).await?;
+        self.link(&blob).await?;
+        Ok(blob)
+    }
+
+    /// Lets the repository see the blob.
+    pub(super) async fn link(&self, blob: &Descriptor) -> Result<(), DriverError> {
+        let Repository { shared, name, .. } = &self.repository;
+        let path = RegistryPath::LayerLink(name.clone(), blob.digest);
+        self.repository.write_link(path, &blob.digest).await?;
+        shared.descriptors.remember(Instant::now(), name, &blob.digest, blob.size);
+        Ok(())
+    }
+}
+
+/// How long a reader may take to open before the headers go out without it. A second: enough for every local answer,
+/// and far below the 10 to 30 seconds after which runtimes give up.
+const OPEN_PATIENCE: Duration = Duration::from_secs(1);
