@@ -1,0 +1,256 @@
+//! The node's task: it owns the engine and everything that the engine decides about.
+//!
+//! Commands, notes of connections, finished tasks, callers and the engine's clock come in at one `select!`; each becomes
+//! events for the engine, whose actions are carried out at once (`actions`). Nothing here waits: what takes time is a
+//! task of its own, owned by `tasks`.
+
+mod actions;
+mod connections;
+mod fetches;
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use shoal_core::{Digest, PeerAddress, PeerId};
+use shoal_identity::Identity;
+use shoal_store::{Blob, CommitError, Partial, Store};
+use shoal_swarm::{Engine, Event, Message, Moment};
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::task::{JoinError, JoinSet};
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use crate::addresses::AddressBook;
+use crate::config::Config;
+use crate::connection::Note;
+use crate::fetch::{FetchError, FetchEvent};
+use crate::handshake::{Greeter, HandshakeError, Introduction};
+use crate::metrics::Metrics;
+use crate::peers::Peers;
+use crate::quic::Endpoint;
+use crate::swarms::Swarms;
+use crate::upload::UploadKey;
+
+/// What the owner of the node wants.
+#[derive(Debug)]
+pub(crate) enum Command {
+    /// Fetch what the partial lacks.
+    Fetch {
+        number: u64,
+        partial: Partial,
+        peers: Vec<PeerAddress>,
+        events: mpsc::Sender<FetchEvent>,
+        reply: oneshot::Sender<Result<(), FetchError>>,
+    },
+    /// More peers for a fetch.
+    AddPeers { digest: Digest, fetch: u64, peers: Vec<PeerAddress> },
+    /// Stop serving and fetching a blob.
+    Close { digest: Digest, reply: oneshot::Sender<()> },
+}
+
+/// How a task of the node came out.
+#[derive(Debug)]
+enum Outcome {
+    /// The dial of that number.
+    Dialled { peer: PeerId, number: u64, result: Result<Box<Introduction>, HandshakeError> },
+    /// A caller.
+    Heard(Result<Box<Introduction>, HandshakeError>),
+    /// A connection ended; its last note said so.
+    Disconnected,
+    /// An upload ended, well or not.
+    Uploaded { key: UploadKey, sent: bool },
+    /// A complete partial was committed, or not.
+    Committed { digest: Digest, fetch: u64, result: Result<Blob, CommitError> },
+    /// The owner let go of a fetch.
+    Abandoned { digest: Digest, fetch: u64 },
+}
+
+/// One node; see the module's head.
+#[derive(Debug)]
+pub(crate) struct Node {
+    config: Config,
+    endpoint: Endpoint,
+    greeter: Arc<Greeter>,
+    store: Store,
+    metrics: Metrics,
+    engine: Engine,
+    epoch: Instant,
+    /// What the engine is to hear next.
+    events: VecDeque<Event>,
+    addresses: AddressBook,
+    peers: Peers,
+    swarms: Swarms,
+    uploads: HashMap<UploadKey, CancellationToken>,
+    /// One for each caller that may be heard out at a time.
+    handshakes: Arc<Semaphore>,
+    tasks: JoinSet<Outcome>,
+    commands: mpsc::Receiver<Command>,
+    notes: mpsc::Receiver<Note>,
+    note_sender: mpsc::Sender<Note>,
+    stop: CancellationToken,
+    last_number: u64,
+    last_moment: u64,
+}
+
+impl Node {
+    pub(crate) fn new(
+        config: Config,
+        endpoint: Endpoint,
+        identity: Identity,
+        store: Store,
+        metrics: Metrics,
+        commands: mpsc::Receiver<Command>,
+        stop: CancellationToken,
+    ) -> Self {
+        let own = identity.id();
+        let (note_sender, notes) = mpsc::channel(config.note_queue.get());
+        Self {
+            greeter: Greeter::new(endpoint.clone(), identity, &config),
+            endpoint,
+            store,
+            metrics,
+            engine: Engine::new(config.swarm.clone(), rand::random()),
+            epoch: Instant::now(),
+            events: VecDeque::new(),
+            addresses: AddressBook::new(own, config.max_known_peers),
+            peers: Peers::new(own),
+            swarms: Swarms::new(),
+            uploads: HashMap::new(),
+            handshakes: Arc::new(Semaphore::new(config.max_handshakes.get())),
+            tasks: JoinSet::new(),
+            commands,
+            notes,
+            note_sender,
+            stop,
+            last_number: 0,
+            last_moment: 0,
+            config,
+        }
+    }
+
+    /// Runs until it is stopped, or nobody is left to command it.
+    pub(crate) async fn run(mut self) {
+        loop {
+            let timeout = self.engine.next_timeout().map(|moment| self.epoch + moment.0);
+            tokio::select! {
+                () = self.stop.cancelled() => break,
+                command = self.commands.recv() => match command {
+                    Some(command) => self.command(command),
+                    None => break,
+                },
+                Some(note) = self.notes.recv() => self.note(note),
+                Some(outcome) = self.tasks.join_next() => self.outcome(outcome),
+                Some(caller) = self.endpoint.accept() => self.caller(caller),
+                () = sleep_until(timeout.unwrap_or(self.epoch)), if timeout.is_some() => {
+                    self.engine.handle_timeout(self.now());
+                }
+            }
+            self.settle();
+        }
+        self.end().await;
+    }
+
+    fn now(&self) -> Moment {
+        Moment(self.epoch.elapsed())
+    }
+
+    /// Tells the engine what happened and does what it says, until both have nothing more.
+    fn settle(&mut self) {
+        loop {
+            while let Some(event) = self.events.pop_front() {
+                let now = self.now();
+                if let Err(error) = self.engine.handle(now, event) {
+                    tracing::debug!(%error, "engine refused an event");
+                }
+            }
+            match self.engine.poll() {
+                Some(action) => self.act(action),
+                None if self.events.is_empty() => break,
+                None => {}
+            }
+        }
+    }
+
+    fn command(&mut self, command: Command) {
+        match command {
+            Command::Fetch { number, partial, peers, events, reply } => {
+                // An error means that the caller has gone; then the watcher ends the fetch.
+                let _ = reply.send(self.start_fetch(number, partial, peers, events));
+            }
+            Command::AddPeers { digest, fetch, peers } => {
+                if self.swarms.get(&digest).is_some_and(|swarm| swarm.fetch(fetch).is_some()) {
+                    let candidates = self.addresses.learn(peers);
+                    self.events.push_back(Event::Found { digest, candidates });
+                }
+            }
+            Command::Close { digest, reply } => {
+                self.close_swarm(&digest, FetchError::Closed { digest });
+                // An error means that the caller did not wait.
+                let _ = reply.send(());
+            }
+        }
+    }
+
+    fn note(&mut self, note: Note) {
+        match note {
+            Note::Message { connection, message } => self.message(connection, message),
+            Note::Received { connection, digest, piece, outcome } => {
+                // Also of a connection that has ended since: the piece is here.
+                self.events.push_back(Event::Received { peer: connection.peer, digest, piece, outcome });
+            }
+            Note::Closed { connection, fault } => self.closed(connection, &fault),
+            Note::Demand { digest, fetch } => {
+                let swarm = self.swarms.get(&digest);
+                if let Some(fetch) = swarm.and_then(|swarm| swarm.fetch(fetch)) {
+                    self.events.push_back(Event::Demand { digest, pieces: fetch.partial.demand() });
+                }
+            }
+        }
+    }
+
+    fn outcome(&mut self, outcome: Result<Outcome, JoinError>) {
+        match outcome {
+            Ok(Outcome::Dialled { peer, number, result }) => self.dialled(peer, number, result),
+            Ok(Outcome::Heard(result)) => self.heard(result),
+            Ok(Outcome::Disconnected) => {}
+            Ok(Outcome::Uploaded { key, sent }) => self.uploaded(key, sent),
+            Ok(Outcome::Committed { digest, fetch, result }) => self.committed(digest, fetch, result),
+            Ok(Outcome::Abandoned { digest, fetch }) => {
+                if self.swarms.get(&digest).is_some_and(|swarm| swarm.fetch(fetch).is_some()) {
+                    self.leave_swarm(&digest);
+                }
+            }
+            Err(error) if error.is_cancelled() => {}
+            Err(error) => tracing::error!(%error, "a task of the node failed"),
+        }
+    }
+
+    fn uploaded(&mut self, key: UploadKey, sent: bool) {
+        self.uploads.remove(&key);
+        self.metrics.uploads.dec();
+        let (peer, digest, piece) = key;
+        if !sent {
+            // Whoever cancels and then asks again, or comes back over another connection, waits for an answer still.
+            self.send(peer, Message::Reject { digest, piece });
+        }
+        self.events.push_back(Event::Uploaded { peer, digest, piece });
+    }
+
+    /// A number that nothing else of this node has.
+    fn next_number(&mut self) -> u64 {
+        self.last_number += 1;
+        self.last_number
+    }
+
+    async fn end(mut self) {
+        for (digest, swarm) in self.swarms.drain() {
+            if let Some(fetch) = swarm.fetch {
+                fetch.end(FetchEvent::Failed(FetchError::Stopped { digest }));
+            }
+        }
+        self.tasks.shutdown().await;
+        self.metrics.connections.set(0);
+        self.metrics.uploads.set(0);
+        self.endpoint.close(self.config.shutdown_timeout).await;
+    }
+}

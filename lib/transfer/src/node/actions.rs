@@ -1,0 +1,152 @@
+//! What the engine decides, carried out. Nothing here waits.
+
+use std::sync::Arc;
+
+use shoal_core::{Digest, PeerId, PieceIndex};
+use shoal_swarm::{Action, DisconnectReason, Event, Message};
+use tokio::sync::mpsc::error::TrySendError;
+use tokio_util::sync::CancellationToken;
+
+use super::{Node, Outcome};
+use crate::fetch::{FetchError, FetchEvent};
+use crate::peers::{Dial, State};
+use crate::quic::CloseReason;
+use crate::swarms::Swarm;
+use crate::upload::Upload;
+use crate::wire::{Frame, Hello};
+
+impl Node {
+    pub(super) fn act(&mut self, action: Action) {
+        match action {
+            Action::Connect { peer } => self.connect(peer),
+            Action::Disconnect { peer, reason } => self.forget(&peer, reason.into()),
+            Action::Send { peer, message } => self.send(peer, message),
+            Action::Upload { peer, digest, piece } => self.upload(peer, digest, piece),
+            Action::Load { digest } => self.load(digest),
+            Action::FindPeers { digest } => {
+                if let Some(fetch) = self.swarms.get(&digest).and_then(|swarm| swarm.fetch.as_ref()) {
+                    fetch.find_peers();
+                }
+            }
+            Action::Complete { digest } => self.complete(digest),
+            Action::GiveUp { digest } => self.give_up(digest),
+            Action::Banned { peer, digest, piece } => {
+                self.metrics.bans.inc();
+                tracing::warn!(%peer, %digest, %piece, "peer banned: it sent a corrupt piece");
+            }
+            Action::Closed { digest } => {
+                // A blob that is still being committed has an owner to tell.
+                if self.swarms.get(&digest).is_some_and(|swarm| swarm.fetch.is_none()) {
+                    self.swarms.remove(&digest);
+                }
+            }
+        }
+    }
+
+    fn connect(&mut self, peer: PeerId) {
+        match self.peers.state(&peer) {
+            Some(State::Dialling(_)) => return,
+            Some(State::Established(connection)) => {
+                let role = connection.role;
+                return self.events.push_back(Event::Connected { peer, role });
+            }
+            None => {}
+        }
+        let Some(address) = self.addresses.find(&peer) else {
+            return self.events.push_back(Event::ConnectFailed { peer });
+        };
+        let (number, hello) = (self.next_number(), Hello::new(self.next_moment()));
+        let greeter = Arc::clone(&self.greeter);
+        let task = self.tasks.spawn(async move {
+            let result = greeter.dial(&address, hello).await.map(Box::new);
+            Outcome::Dialled { peer, number, result }
+        });
+        self.peers.dialling(peer, Dial { number, task, held: None });
+    }
+
+    pub(super) fn send(&mut self, peer: PeerId, message: Message) {
+        let Some(connection) = self.peers.established(&peer) else { return };
+        match &message {
+            Message::Request { digest, piece } => {
+                let fetch = self.swarms.get(digest).and_then(|swarm| swarm.fetch.as_ref());
+                let Some(fetch) = fetch else {
+                    return tracing::error!(%digest, %piece, "a piece is asked for that nobody fetches");
+                };
+                connection.requests.ask(*digest, *piece, fetch.partial.clone());
+            }
+            Message::Cancel { digest, piece } => connection.requests.cancel(*digest, *piece),
+            _ => {}
+        }
+        match connection.messages.try_send(Frame::Message(message)) {
+            // Its last note is on the way.
+            Ok(()) | Err(TrySendError::Closed(_)) => {}
+            Err(TrySendError::Full(_)) => {
+                tracing::warn!(%peer, "peer disconnected: it does not take its messages");
+                self.forget(&peer, CloseReason::TooSlow);
+                self.events.push_back(Event::Disconnected { peer });
+            }
+        }
+    }
+
+    fn upload(&mut self, peer: PeerId, digest: Digest, piece: PieceIndex) {
+        let key = (peer, digest, piece);
+        let (Some(connection), Some(swarm)) = (self.peers.established(&peer), self.swarms.get(&digest))
+        else {
+            return self.events.push_back(Event::Uploaded { peer, digest, piece });
+        };
+        let cancelled = CancellationToken::new();
+        let upload = Upload {
+            key,
+            entry: swarm.entry.clone(),
+            link: connection.link.clone(),
+            cancelled: cancelled.clone(),
+            timeout: self.config.upload_timeout,
+            metrics: self.metrics.clone(),
+        };
+        self.uploads.insert(key, cancelled);
+        self.metrics.uploads.inc();
+        self.tasks.spawn(async move {
+            let (key, sent) = upload.run().await;
+            Outcome::Uploaded { key, sent }
+        });
+    }
+
+    fn load(&mut self, digest: Digest) {
+        let event = match self.store.entry(&digest) {
+            None => Event::NotHeld { digest },
+            Some(entry) => {
+                let swarm = Swarm::seed(entry);
+                let event = swarm.seed_event(digest);
+                self.swarms.insert(digest, swarm);
+                event
+            }
+        };
+        self.events.push_back(event);
+    }
+
+    fn complete(&mut self, digest: Digest) {
+        let Some(fetch) = self.swarms.get(&digest).and_then(|swarm| swarm.fetch.as_ref()) else { return };
+        let (number, partial) = (fetch.number, fetch.partial.clone());
+        self.tasks.spawn(async move {
+            Outcome::Committed { digest, fetch: number, result: partial.commit().await }
+        });
+    }
+
+    fn give_up(&mut self, digest: Digest) {
+        self.peers.cancel_blob(&digest);
+        if let Some(fetch) = self.swarms.remove(&digest).and_then(|swarm| swarm.fetch) {
+            fetch.end(FetchEvent::Failed(FetchError::NoProgress { digest }));
+        }
+    }
+}
+
+impl From<DisconnectReason> for CloseReason {
+    fn from(reason: DisconnectReason) -> Self {
+        match reason {
+            DisconnectReason::Idle => Self::Idle,
+            DisconnectReason::Protocol => Self::Protocol,
+            DisconnectReason::Corrupt => Self::Corrupt,
+            DisconnectReason::Replaced => Self::Replaced,
+        }
+    }
+}

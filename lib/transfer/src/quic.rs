@@ -1,0 +1,302 @@
+//! QUIC (RFC 9000) under the wire protocol: the endpoint and its connections. The only file that tunes quinn.
+//!
+//! One UDP socket dials and answers. Both sides always show certificates; who they are is checked in `handshake`.
+//! [`Link`] is the seam to the rest: a control stream, pieces out, pieces in, an end.
+
+use std::io;
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use quinn::crypto::rustls::{NoInitialCipherSuite, QuicClientConfig, QuicServerConfig};
+use quinn::{IdleTimeout, MtuDiscoveryConfig, RecvStream, SendStream, TransportConfig, VarInt};
+use rustls::pki_types::CertificateDer;
+use shoal_core::{PeerId, Role};
+use shoal_identity::Identity;
+
+use crate::config::{Config, ConfigError};
+use crate::wire::{self, Frame, PieceHeader};
+
+/// The peer port.
+#[derive(Clone, Debug)]
+pub(crate) struct Endpoint {
+    endpoint: quinn::Endpoint,
+    client: quinn::ClientConfig,
+    local_address: SocketAddr,
+}
+
+/// One connection to a peer. Cheap to clone; all clones are one connection.
+#[derive(Clone, Debug)]
+pub(crate) struct Link(quinn::Connection);
+
+/// Why this side ends a connection; the peer reads the code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub(crate) enum CloseReason {
+    /// The node stops.
+    Shutdown = 0,
+    /// Nothing in common any more.
+    Idle = 1,
+    /// The peer broke the protocol.
+    Protocol = 2,
+    /// The peer sent a corrupt piece.
+    Corrupt = 3,
+    /// Another peer needs the place.
+    Replaced = 4,
+    /// There is another connection between the two.
+    Duplicate = 5,
+    /// The certificate is not one to exchange pieces with.
+    Refused = 6,
+    /// The peer does not take what is sent to it.
+    TooSlow = 7,
+    /// There is no place for another connection.
+    Busy = 8,
+}
+
+/// Why the peer port is not open.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// A value of the configuration cannot work.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The address cannot be taken.
+    #[error("cannot listen on {address} (udp)")]
+    Listen {
+        /// The address of the configuration.
+        address: SocketAddr,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// The TLS configuration has no cipher that QUIC starts with (TLS13_AES_128_GCM_SHA256).
+    #[error("TLS configuration does not suit QUIC")]
+    Tls(#[from] NoInitialCipherSuite),
+    /// The registry has the metrics of another node.
+    #[error("cannot register metrics")]
+    Metrics(#[from] prometheus::Error),
+}
+
+/// A piece was not sent to its end.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SendPieceError {
+    /// The connection is gone.
+    #[error("connection lost")]
+    Lost(#[from] quinn::ConnectionError),
+    /// The stream broke.
+    #[error("stream broke")]
+    Stream(#[from] quinn::WriteError),
+    /// The peer wants it no more.
+    #[error("peer stopped the piece")]
+    Stopped,
+}
+
+impl Endpoint {
+    pub(crate) fn bind(config: &Config, identity: &Identity) -> Result<Self, BindError> {
+        let transport = Arc::new(transport(config)?);
+        let server = QuicServerConfig::try_from(identity.server_config(&[wire::ALPN]))?;
+        let mut server = quinn::ServerConfig::with_crypto(Arc::new(server));
+        server.transport_config(Arc::clone(&transport)).max_incoming(config.max_handshakes.get());
+        let client =
+            QuicClientConfig::try_from(identity.client_config(&[Role::Agent, Role::Origin], &[wire::ALPN]))?;
+        let mut client = quinn::ClientConfig::new(Arc::new(client));
+        client.transport_config(transport);
+
+        let listen_error = |source| BindError::Listen { address: config.listen, source };
+        let endpoint = open_socket(config, server).map_err(listen_error)?;
+        let local_address = endpoint.local_addr().map_err(listen_error)?;
+        Ok(Self { endpoint, client, local_address })
+    }
+
+    pub(crate) fn local_address(&self) -> SocketAddr {
+        self.local_address
+    }
+
+    /// Dials. The name in the handshake is the peer's id, so that TLS tickets are kept by peer; nobody checks it.
+    pub(crate) fn dial(
+        &self,
+        address: SocketAddr,
+        peer: &PeerId,
+    ) -> Result<quinn::Connecting, quinn::ConnectError> {
+        self.endpoint.connect_with(self.client.clone(), address, &peer.to_string())
+    }
+
+    /// The next caller; `None` once the endpoint is closed.
+    pub(crate) async fn accept(&self) -> Option<quinn::Incoming> {
+        self.endpoint.accept().await
+    }
+
+    /// Closes everything and waits (at most so long) until the peers were told.
+    pub(crate) async fn close(&self, patience: Duration) {
+        self.endpoint.close(CloseReason::Shutdown.code(), CloseReason::Shutdown.text());
+        let _ = tokio::time::timeout(patience, self.endpoint.wait_idle()).await;
+    }
+}
+
+impl Link {
+    pub(crate) fn new(connection: quinn::Connection) -> Self {
+        Self(connection)
+    }
+
+    pub(crate) fn remote_address(&self) -> SocketAddr {
+        self.0.remote_address()
+    }
+
+    /// The certificate that the peer proved to hold.
+    pub(crate) fn certificate(&self) -> Option<CertificateDer<'static>> {
+        let chain = self.0.peer_identity()?.downcast::<Vec<CertificateDer<'static>>>().ok()?;
+        chain.into_iter().next()
+    }
+
+    /// Opens the control stream: the dialler's part.
+    pub(crate) async fn open_control(&self) -> Result<(SendStream, RecvStream), quinn::ConnectionError> {
+        self.0.open_bi().await.map(prefer)
+    }
+
+    /// Takes the control stream: the part of the one who was dialled.
+    pub(crate) async fn accept_control(&self) -> Result<(SendStream, RecvStream), quinn::ConnectionError> {
+        self.0.accept_bi().await.map(prefer)
+    }
+
+    /// The next stream that carries a piece.
+    pub(crate) async fn accept_piece(&self) -> Result<RecvStream, quinn::ConnectionError> {
+        self.0.accept_uni().await
+    }
+
+    /// Sends a piece on a stream of its own, without a copy, and waits until the peer has it.
+    /// When dropped before that, the stream is reset: a piece never ends early in silence.
+    pub(crate) async fn send_piece(&self, header: PieceHeader, bytes: Bytes) -> Result<(), SendPieceError> {
+        let mut head = BytesMut::new();
+        Frame::Piece(header).encode(&mut head);
+        let mut stream = ResetOnDrop(self.0.open_uni().await?);
+        stream.0.write_all_chunks(&mut [head.freeze(), bytes]).await?;
+        // Both are about a stream that the peer stopped: `stopped` says so.
+        let _ = stream.0.finish();
+        match stream.0.stopped().await {
+            Ok(None) => Ok(()),
+            Ok(Some(code)) if code == STREAM_DONE => Ok(()),
+            Ok(Some(_)) => Err(SendPieceError::Stopped),
+            Err(quinn::StoppedError::ConnectionLost(error)) => Err(error.into()),
+            Err(quinn::StoppedError::ZeroRttRejected) => Err(SendPieceError::Stopped),
+        }
+    }
+
+    /// Ends the connection at once, in both directions.
+    pub(crate) fn close(&self, reason: CloseReason) {
+        self.0.close(reason.code(), reason.text());
+    }
+
+    /// Why the connection ended, if it has.
+    pub(crate) fn end(&self) -> Option<quinn::ConnectionError> {
+        self.0.close_reason()
+    }
+}
+
+impl CloseReason {
+    fn code(self) -> VarInt {
+        VarInt::from_u32(self as u32)
+    }
+
+    fn text(self) -> &'static [u8] {
+        match self {
+            Self::Shutdown => b"shutting down",
+            Self::Idle => b"nothing in common",
+            Self::Protocol => b"protocol broken",
+            Self::Corrupt => b"corrupt piece",
+            Self::Replaced => b"place needed",
+            Self::Duplicate => b"duplicate connection",
+            Self::Refused => b"certificate refused",
+            Self::TooSlow => b"too slow",
+            Self::Busy => b"too many connections",
+        }
+    }
+}
+
+/// Whether a peer ended a stream by itself, and not the connection.
+pub(crate) fn is_reset(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::ConnectionReset
+}
+
+/// Says that a piece is not wanted, or that it is complete; the sender's stream ends.
+pub(crate) fn stop(mut stream: RecvStream, wanted: Stop) {
+    // An error means that the stream has ended already.
+    let _ = stream.stop(match wanted {
+        Stop::Done => STREAM_DONE,
+        Stop::Unwanted => STREAM_UNWANTED,
+    });
+}
+
+/// Why a stream is not read on.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Stop {
+    /// All of the piece is here.
+    Done,
+    /// Nobody needs it any more.
+    Unwanted,
+}
+
+/// quinn finishes a stream that is dropped, as if it were whole; a piece that is given up must not look so.
+struct ResetOnDrop(SendStream);
+
+impl Drop for ResetOnDrop {
+    fn drop(&mut self) {
+        // An error means that all of it has arrived, or that the peer stopped it.
+        let _ = self.0.reset(STREAM_UNWANTED);
+    }
+}
+
+fn transport(config: &Config) -> Result<TransportConfig, ConfigError> {
+    config.check()?;
+    let window = |size: bytesize::ByteSize| {
+        VarInt::from_u64(size.as_u64()).expect("at most 1 GiB, checked in Config::check")
+    };
+    let idle_timeout =
+        IdleTimeout::try_from(config.idle_timeout).expect("at most a day, checked in Config::check");
+    let mut discovery = MtuDiscoveryConfig::default();
+    discovery.upper_bound(config.max_udp_payload);
+
+    let mut transport = TransportConfig::default();
+    transport
+        .max_concurrent_bidi_streams(VarInt::from_u32(1))
+        .max_concurrent_uni_streams(VarInt::from_u32(config.piece_streams.get()))
+        .stream_receive_window(window(config.stream_window))
+        .receive_window(window(config.connection_window))
+        .send_window(config.connection_window.as_u64())
+        // One piece after the other: the first can be passed on while the second is still on its way.
+        .send_fairness(false)
+        .datagram_receive_buffer_size(None)
+        .keep_alive_interval(Some(config.keep_alive_interval))
+        .max_idle_timeout(Some(idle_timeout))
+        .mtu_discovery_config(Some(discovery));
+    Ok(transport)
+}
+
+fn open_socket(config: &Config, server: quinn::ServerConfig) -> io::Result<quinn::Endpoint> {
+    let socket = UdpSocket::bind(config.listen)?;
+    let state = quinn::udp::UdpSocketState::new((&socket).into())?;
+    // The system may give less; that costs speed, nothing else.
+    let _ = state.set_recv_buffer_size((&socket).into(), SOCKET_BUFFER);
+    let _ = state.set_send_buffer_size((&socket).into(), SOCKET_BUFFER);
+
+    let mut endpoint = quinn::EndpointConfig::default();
+    endpoint
+        .max_udp_payload_size(config.max_udp_payload.max(ETHERNET_PAYLOAD))
+        .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+    quinn::Endpoint::new(endpoint, Some(server), socket, Arc::new(quinn::TokioRuntime))
+}
+
+/// Messages go before the bytes of pieces.
+fn prefer((output, input): (SendStream, RecvStream)) -> (SendStream, RecvStream) {
+    // An error means that the stream has ended, which its next use reports.
+    let _ = output.set_priority(1);
+    (output, input)
+}
+
+/// What quinn says for a stream that is dropped unread.
+const STREAM_UNWANTED: VarInt = VarInt::from_u32(0);
+const STREAM_DONE: VarInt = VarInt::from_u32(1);
+
+/// What any peer may send, whatever is configured here.
+const ETHERNET_PAYLOAD: u16 = 1472;
+
+/// More was measured to bring nothing.
+const SOCKET_BUFFER: usize = 1 << 20;

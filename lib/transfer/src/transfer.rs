@@ -1,0 +1,115 @@
+//! The handle to the node's task.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use shoal_core::{Digest, PeerAddress, Role};
+use shoal_identity::Identity;
+use shoal_store::{Partial, Store};
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::config::Config;
+use crate::fetch::{Fetch, FetchError};
+use crate::metrics::Metrics;
+use crate::node::{Command, Node};
+use crate::quic::{BindError, Endpoint};
+
+/// A node's place in all swarms: one engine, one QUIC endpoint. Cheap to clone handle to the task that owns the engine.
+#[derive(Clone, Debug)]
+pub struct Transfer {
+    commands: mpsc::Sender<Command>,
+    local_address: SocketAddr,
+    metrics: Metrics,
+    last_fetch: Arc<AtomicU64>,
+    stop: CancellationToken,
+    task: TaskTracker,
+}
+
+/// Bytes by source since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Piece bytes from agents.
+    pub bytes_from_peers: u64,
+    /// Piece bytes from origins.
+    pub bytes_from_origins: u64,
+    /// Piece bytes sent.
+    pub bytes_sent: u64,
+    /// Connections now.
+    pub connections: u64,
+}
+
+impl Transfer {
+    /// Binds the peer port and starts the node's task. Metrics go to `registry`.
+    #[allow(clippy::unused_async, reason = "the sockets and the task need a runtime to be entered")]
+    pub async fn bind(
+        config: Config,
+        identity: Identity,
+        store: Store,
+        registry: &prometheus::Registry,
+    ) -> Result<Self, BindError> {
+        let endpoint = Endpoint::bind(&config, &identity)?;
+        let metrics = Metrics::register(registry)?;
+        let (commands, queue) = mpsc::channel(config.command_queue.get());
+        let (local_address, stop, task) =
+            (endpoint.local_address(), CancellationToken::new(), TaskTracker::new());
+        let node = Node::new(config, endpoint, identity, store, metrics.clone(), queue, stop.clone());
+        task.spawn(Box::pin(node.run()));
+        task.close();
+        Ok(Self { commands, local_address, metrics, last_fetch: Arc::default(), stop, task })
+    }
+
+    /// Where the peer port is.
+    #[must_use]
+    pub fn local_address(&self) -> SocketAddr {
+        self.local_address
+    }
+
+    /// Starts to fetch the missing pieces of a partial. The caller makes sure that there is one fetch a digest.
+    pub async fn fetch(&self, partial: Partial, peers: Vec<PeerAddress>) -> Result<Fetch, FetchError> {
+        let digest = *partial.metainfo().digest();
+        let number = self.last_fetch.fetch_add(1, Ordering::Relaxed);
+        let (fetch, events) = Fetch::new(number, partial.clone(), self.commands.clone());
+        let (reply, answer) = oneshot::channel();
+        let command = Command::Fetch { number, partial, peers, events, reply };
+        if self.commands.send(command).await.is_err() {
+            return Err(FetchError::Stopped { digest });
+        }
+        match answer.await {
+            Ok(Ok(())) => Ok(fetch),
+            Ok(Err(error)) => {
+                fetch.disown();
+                Err(error)
+            }
+            Err(_) => Err(FetchError::Stopped { digest }),
+        }
+    }
+
+    /// Stops serving a blob (before it is deleted), and ends its fetch.
+    pub async fn close(&self, digest: &Digest) {
+        let (reply, done) = oneshot::channel();
+        if self.commands.send(Command::Close { digest: *digest, reply }).await.is_ok() {
+            // An error means that the node has stopped, and serves nothing.
+            let _ = done.await;
+        }
+    }
+
+    /// The counters.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        Stats {
+            bytes_from_peers: self.metrics.source(Role::Agent).get(),
+            bytes_from_origins: self.metrics.source(Role::Origin).get(),
+            bytes_sent: self.metrics.bytes_sent.get(),
+            connections: u64::try_from(self.metrics.connections.get()).unwrap_or(0),
+        }
+    }
+
+    /// Ends all connections and the task; returns when both are gone. May be called again.
+    pub async fn shutdown(&self) {
+        self.stop.cancel();
+        self.task.wait().await;
+    }
+}

@@ -1,0 +1,71 @@
+//! One piece, from the store to a peer.
+
+use std::time::Duration;
+
+use shoal_core::{Digest, PeerId, PieceIndex};
+use shoal_store::{Entry, ReadError};
+use tokio_util::sync::CancellationToken;
+
+use crate::metrics::Metrics;
+use crate::quic::{Link, SendPieceError};
+use crate::wire::PieceHeader;
+
+/// Names an upload; there is at most one of a piece to a peer.
+pub(crate) type UploadKey = (PeerId, Digest, PieceIndex);
+
+/// A piece that a peer is to get.
+#[derive(Debug)]
+pub(crate) struct Upload {
+    pub(crate) key: UploadKey,
+    pub(crate) entry: Entry,
+    pub(crate) link: Link,
+    pub(crate) cancelled: CancellationToken,
+    pub(crate) timeout: Duration,
+    pub(crate) metrics: Metrics,
+}
+
+/// Why a peer did not get a piece.
+#[derive(Debug, thiserror::Error)]
+enum UploadError {
+    #[error("cannot read the piece")]
+    Read(#[from] ReadError),
+    #[error("cannot send the piece")]
+    Send(#[from] SendPieceError),
+    #[error("peer takes longer than {0:?}")]
+    Slow(Duration),
+    #[error("peer cancelled")]
+    Cancelled,
+}
+
+impl Upload {
+    /// Sends the piece. Gives the upload's name back whatever comes of it, and whether the peer has it.
+    pub(crate) async fn run(self) -> (UploadKey, bool) {
+        let sent = tokio::select! {
+            biased;
+            () = self.cancelled.cancelled() => Err(UploadError::Cancelled),
+            () = tokio::time::sleep(self.timeout) => Err(UploadError::Slow(self.timeout)),
+            sent = self.send() => sent,
+        };
+        let (peer, digest, piece) = self.key;
+        match &sent {
+            Ok(()) | Err(UploadError::Cancelled | UploadError::Send(SendPieceError::Stopped)) => {}
+            Err(error) => {
+                tracing::debug!(%peer, %digest, %piece, error = error as &dyn std::error::Error, "piece not sent");
+            }
+        }
+        (self.key, sent.is_ok())
+    }
+
+    async fn send(&self) -> Result<(), UploadError> {
+        let (_, digest, piece) = self.key;
+        let bytes = match &self.entry {
+            Entry::Whole(blob) => blob.read_piece(piece).await?,
+            Entry::Partial(partial) => partial.read_piece(piece).await?,
+        };
+        let count = bytes.len();
+        let length = u32::try_from(count).expect("a piece has 16 MiB at most");
+        self.link.send_piece(PieceHeader { digest, piece, length }, bytes).await?;
+        self.metrics.bytes_sent.inc_by(count as u64);
+        Ok(())
+    }
+}

@@ -1,0 +1,485 @@
+//! The wire protocol, byte for byte. Pure: it knows neither sockets nor which transport carries it.
+//!
+//! (This head is longer than others because it is the protocol's specification.)
+//!
+//! Everything is a frame: `[type u8][length u32][payload: length bytes]`, numbers big-endian. A length above
+//! the limit of its type is refused as soon as the five bytes of the head are there, before anything is
+//! allocated for it. A `digest` is `[1][32 bytes]` (SHA-256) or `[2][64 bytes]` (SHA-512).
+//!
+//! | type | name    | payload                                                 | at most    |
+//! |------|---------|---------------------------------------------------------|------------|
+//! | 0x01 | Hello   | `[version u16][moment u64][n u8][software: n bytes]`, … | 1,024      |
+//! | 0x02 | Join    | `[digest][pieces u32][bitfield: ⌈pieces / 8⌉ bytes]`    | 8,261      |
+//! | 0x03 | Absent  | `[digest]`                                              | 65         |
+//! | 0x04 | Have    | `[digest][piece u32]`                                   | 69         |
+//! | 0x05 | Request | `[digest][piece u32]`                                   | 69         |
+//! | 0x06 | Cancel  | `[digest][piece u32]`                                   | 69         |
+//! | 0x07 | Reject  | `[digest][piece u32]`                                   | 69         |
+//! | 0x08 | –       | reserved: metainfo request                              |            |
+//! | 0x09 | –       | reserved: metainfo                                      |            |
+//! | 0x10 | Piece   | `[digest][piece u32][length u32]`                       | 73         |
+//!
+//! The side that dialled sends Hello first; the connection is established when the other answers with its own.
+//! Nothing else is sent before. After it, messages (0x02 to 0x07) go both ways in any number. A payload is
+//! consumed exactly; only Hello may carry more than is known here, for later versions. Bits of a bitfield
+//! beyond the last piece are 0; bit 0 of byte 0 is piece 0.
+//!
+//! A Piece frame is followed by `length` raw bytes. Over QUIC each piece has a unidirectional stream of its
+//! own that starts with the Piece frame, so that no piece waits for another or delays a message.
+
+use bytes::{Buf, BufMut, BytesMut};
+use shoal_core::bitfield::BitfieldError;
+use shoal_core::codec::{Decoder, EndOfInput};
+use shoal_core::metainfo::{put_digest, take_digest};
+use shoal_core::{Bitfield, Digest, Geometry, MetainfoError, PieceIndex};
+use shoal_swarm::Message;
+
+/// What both sides must speak, negotiated by TLS (RFC 7301).
+pub const ALPN: &[u8] = b"shoal/1";
+
+/// The version of this protocol that this program speaks. A higher one of the other side is fine: both speak the lower.
+pub const VERSION: u16 = 1;
+
+/// No frame is longer, head included.
+pub const MAX_FRAME_LENGTH: usize = HEAD_LENGTH + Kind::Join.limit();
+
+/// One frame.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Frame {
+    /// The first frame of each direction.
+    Hello(Hello),
+    /// What the engines say to each other.
+    Message(Message),
+    /// The raw bytes of a piece follow.
+    Piece(PieceHeader),
+}
+
+/// Who speaks, beyond what its certificate says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hello {
+    /// The highest protocol version that the sender speaks, from 1.
+    pub version: u16,
+    /// Grows with each Hello that a node makes, across its restarts: tells an old connection from a new one.
+    pub moment: u64,
+    software: String,
+}
+
+/// Announces the bytes of a piece.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PieceHeader {
+    /// Of which blob.
+    pub digest: Digest,
+    /// Which piece.
+    pub piece: PieceIndex,
+    /// How many bytes follow.
+    pub length: u32,
+}
+
+/// Bytes from a peer are not this protocol: that connection ends, and nothing else.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum WireError {
+    /// No frame has that type.
+    #[error("frame type {0:#04x} is unknown")]
+    UnknownType(u8),
+    /// A length that no frame of the type has.
+    #[error("{kind:?} frame of {length} bytes: at most {limit} are allowed")]
+    TooLong {
+        /// The frame's type.
+        kind: Kind,
+        /// The length that its head claims.
+        length: usize,
+        /// The limit of the type.
+        limit: usize,
+    },
+    /// The payload ends before the frame does.
+    #[error("{kind:?} frame is cut")]
+    Cut {
+        /// The frame's type.
+        kind: Kind,
+        /// What is missing.
+        source: EndOfInput,
+    },
+    /// There is more payload than frame.
+    #[error("{kind:?} frame has {stray} stray bytes")]
+    Trailing {
+        /// The frame's type.
+        kind: Kind,
+        /// How many.
+        stray: usize,
+    },
+    /// The payload names no valid digest.
+    #[error("{kind:?} frame has no valid digest")]
+    Digest {
+        /// The frame's type.
+        kind: Kind,
+        /// Why not.
+        source: MetainfoError,
+    },
+    /// A Join of a blob with more pieces than any blob has.
+    #[error("Join of {0} pieces: no blob has more than {max}", max = Geometry::MAX_PIECES)]
+    TooManyPieces(u32),
+    /// A Join whose bitfield is none.
+    #[error("Join has no valid bitfield")]
+    Bitfield(#[from] BitfieldError),
+    /// A Hello of version 0, or whose software is no text.
+    #[error("Hello is not valid")]
+    Hello,
+    /// A good frame in a place where it has no meaning.
+    #[error("{0:?} frame is out of place")]
+    OutOfPlace(Kind),
+    /// The stream ended within a frame.
+    #[error("stream ended within a frame")]
+    Ended,
+}
+
+/// The types of frames.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Kind {
+    /// See [`Frame::Hello`].
+    Hello = 0x01,
+    /// See [`Message::Join`].
+    Join = 0x02,
+    /// See [`Message::Absent`].
+    Absent = 0x03,
+    /// See [`Message::Have`].
+    Have = 0x04,
+    /// See [`Message::Request`].
+    Request = 0x05,
+    /// See [`Message::Cancel`].
+    Cancel = 0x06,
+    /// See [`Message::Reject`].
+    Reject = 0x07,
+    /// See [`Frame::Piece`].
+    Piece = 0x10,
+}
+
+impl Frame {
+    /// Appends the frame to `out`.
+    pub fn encode(&self, out: &mut BytesMut) {
+        out.put_u8(self.kind() as u8);
+        let length_at = out.len();
+        out.put_u32(0);
+        self.encode_payload(out);
+        let length = u32::try_from(out.len() - length_at - 4).expect("a payload has a few KiB at most");
+        out[length_at..length_at + 4].copy_from_slice(&length.to_be_bytes());
+    }
+
+    /// Takes a frame from the front of `input`; `None` (and `input` untouched) until all of it is there.
+    pub fn decode(input: &mut BytesMut) -> Result<Option<Self>, WireError> {
+        let Some(&first) = input.first() else { return Ok(None) };
+        let kind = Kind::parse(first)?;
+        let Some(length) = input.get(1..HEAD_LENGTH).map(|mut length| length.get_u32() as usize) else {
+            return Ok(None);
+        };
+        if length > kind.limit() {
+            return Err(WireError::TooLong { kind, length, limit: kind.limit() });
+        }
+        if input.len() < HEAD_LENGTH + length {
+            return Ok(None);
+        }
+        input.advance(HEAD_LENGTH);
+        let payload = Payload { kind, input: Decoder::new(input.split_to(length).freeze()) };
+        payload.frame().map(Some)
+    }
+
+    /// The frame's type.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::Hello(_) => Kind::Hello,
+            Self::Message(Message::Join { .. }) => Kind::Join,
+            Self::Message(Message::Absent { .. }) => Kind::Absent,
+            Self::Message(Message::Have { .. }) => Kind::Have,
+            Self::Message(Message::Request { .. }) => Kind::Request,
+            Self::Message(Message::Cancel { .. }) => Kind::Cancel,
+            Self::Message(Message::Reject { .. }) => Kind::Reject,
+            Self::Piece(_) => Kind::Piece,
+        }
+    }
+
+    fn encode_payload(&self, out: &mut BytesMut) {
+        match self {
+            Self::Hello(hello) => hello.encode(out),
+            Self::Message(Message::Join { digest, have }) => {
+                put_digest(out, digest);
+                out.put_u32(have.len());
+                out.put_slice(&have.to_bytes());
+            }
+            Self::Message(Message::Absent { digest }) => put_digest(out, digest),
+            Self::Message(
+                Message::Have { digest, piece }
+                | Message::Request { digest, piece }
+                | Message::Cancel { digest, piece }
+                | Message::Reject { digest, piece },
+            ) => {
+                put_digest(out, digest);
+                out.put_u32(piece.0);
+            }
+            Self::Piece(header) => {
+                put_digest(out, &header.digest);
+                out.put_u32(header.piece.0);
+                out.put_u32(header.length);
+            }
+        }
+    }
+}
+
+impl Hello {
+    /// No name of a software is longer, in bytes; one byte carries its length.
+    const MAX_SOFTWARE_LENGTH: usize = 64;
+
+    /// The greeting of this program.
+    #[must_use]
+    pub fn new(moment: u64) -> Self {
+        Self { version: VERSION, moment, software: concat!("shoal/", env!("CARGO_PKG_VERSION")).to_owned() }
+    }
+
+    /// Name and version of the sender's program, for the log.
+    #[must_use]
+    pub fn software(&self) -> &str {
+        &self.software
+    }
+
+    fn encode(&self, out: &mut BytesMut) {
+        out.put_u16(self.version);
+        out.put_u64(self.moment);
+        out.put_u8(u8::try_from(self.software.len()).expect("checked wherever a Hello is made"));
+        out.put_slice(self.software.as_bytes());
+    }
+}
+
+impl Kind {
+    fn parse(byte: u8) -> Result<Self, WireError> {
+        Ok(match byte {
+            0x01 => Self::Hello,
+            0x02 => Self::Join,
+            0x03 => Self::Absent,
+            0x04 => Self::Have,
+            0x05 => Self::Request,
+            0x06 => Self::Cancel,
+            0x07 => Self::Reject,
+            0x10 => Self::Piece,
+            _ => return Err(WireError::UnknownType(byte)),
+        })
+    }
+
+    /// The longest payload of the type, in bytes.
+    #[must_use]
+    pub const fn limit(self) -> usize {
+        match self {
+            Self::Hello => 1024,
+            Self::Join => MAX_DIGEST_LENGTH + 4 + (Geometry::MAX_PIECES as usize).div_ceil(8),
+            Self::Absent => MAX_DIGEST_LENGTH,
+            Self::Have | Self::Request | Self::Cancel | Self::Reject => MAX_DIGEST_LENGTH + 4,
+            Self::Piece => MAX_DIGEST_LENGTH + 8,
+        }
+    }
+}
+
+/// The payload of one frame, being read.
+struct Payload {
+    kind: Kind,
+    input: Decoder,
+}
+
+impl Payload {
+    fn frame(mut self) -> Result<Frame, WireError> {
+        let frame = match self.kind {
+            // What a later version appends is not looked at.
+            Kind::Hello => return self.hello().map(Frame::Hello),
+            Kind::Piece => Frame::Piece(self.piece_header()?),
+            _ => Frame::Message(self.message()?),
+        };
+        match self.input.left() {
+            0 => Ok(frame),
+            stray => Err(WireError::Trailing { kind: self.kind, stray }),
+        }
+    }
+
+    fn hello(&mut self) -> Result<Hello, WireError> {
+        let version = self.take(Decoder::u16)?;
+        let moment = self.take(Decoder::u64)?;
+        let length = usize::from(self.take(Decoder::u8)?);
+        let software = self.take(|input| input.bytes(length))?;
+        if version == 0 || length > Hello::MAX_SOFTWARE_LENGTH {
+            return Err(WireError::Hello);
+        }
+        let software = std::str::from_utf8(&software).map_err(|_| WireError::Hello)?.to_owned();
+        Ok(Hello { version, moment, software })
+    }
+
+    fn piece_header(&mut self) -> Result<PieceHeader, WireError> {
+        let (digest, piece) = (self.digest()?, self.piece()?);
+        Ok(PieceHeader { digest, piece, length: self.take(Decoder::u32)? })
+    }
+
+    fn message(&mut self) -> Result<Message, WireError> {
+        let digest = self.digest()?;
+        Ok(match self.kind {
+            Kind::Join => Message::Join { digest, have: self.bitfield()? },
+            Kind::Absent => Message::Absent { digest },
+            Kind::Have => Message::Have { digest, piece: self.piece()? },
+            Kind::Request => Message::Request { digest, piece: self.piece()? },
+            Kind::Cancel => Message::Cancel { digest, piece: self.piece()? },
+            Kind::Reject => Message::Reject { digest, piece: self.piece()? },
+            Kind::Hello | Kind::Piece => return Err(WireError::OutOfPlace(self.kind)),
+        })
+    }
+
+    fn digest(&mut self) -> Result<Digest, WireError> {
+        take_digest(&mut self.input).map_err(|source| WireError::Digest { kind: self.kind, source })
+    }
+
+    fn piece(&mut self) -> Result<PieceIndex, WireError> {
+        self.take(Decoder::u32).map(PieceIndex)
+    }
+
+    fn bitfield(&mut self) -> Result<Bitfield, WireError> {
+        let pieces = self.take(Decoder::u32)?;
+        if u64::from(pieces) > Geometry::MAX_PIECES {
+            return Err(WireError::TooManyPieces(pieces));
+        }
+        let bytes = self.take(|input| input.bytes(Bitfield::byte_length(pieces)))?;
+        Ok(Bitfield::from_bytes(pieces, &bytes)?)
+    }
+
+    fn take<T>(&mut self, read: impl FnOnce(&mut Decoder) -> Result<T, EndOfInput>) -> Result<T, WireError> {
+        read(&mut self.input).map_err(|source| WireError::Cut { kind: self.kind, source })
+    }
+}
+
+/// Type and length.
+const HEAD_LENGTH: usize = 5;
+
+/// A SHA-512 digest.
+const MAX_DIGEST_LENGTH: usize = 65;
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn digest() -> impl Strategy<Value = Digest> {
+        prop_oneof![
+            any::<[u8; 32]>().prop_map(Digest::Sha256),
+            (any::<[u8; 32]>(), any::<[u8; 32]>())
+                .prop_map(|(a, b)| { Digest::Sha512([a, b].concat().try_into().unwrap()) }),
+        ]
+    }
+
+    fn bitfield() -> impl Strategy<Value = Bitfield> {
+        (0..3000u32, prop::collection::vec(any::<u32>(), 0..40)).prop_map(|(length, pieces)| {
+            let mut bitfield = Bitfield::empty(length);
+            for piece in pieces.into_iter().filter_map(|piece| piece.checked_rem(length)) {
+                bitfield.insert(PieceIndex(piece));
+            }
+            bitfield
+        })
+    }
+
+    fn frame() -> impl Strategy<Value = Frame> {
+        let piece = || any::<u32>().prop_map(PieceIndex);
+        prop_oneof![
+            (1..u16::MAX, any::<u64>(), "[a-z/.0-9]{0,64}").prop_map(|(version, moment, software)| {
+                Frame::Hello(Hello { version, moment, software })
+            }),
+            (digest(), bitfield()).prop_map(|(digest, have)| Frame::Message(Message::Join { digest, have })),
+            digest().prop_map(|digest| Frame::Message(Message::Absent { digest })),
+            (digest(), piece()).prop_map(|(digest, piece)| Frame::Message(Message::Have { digest, piece })),
+            (digest(), piece())
+                .prop_map(|(digest, piece)| Frame::Message(Message::Request { digest, piece })),
+            (digest(), piece()).prop_map(|(digest, piece)| Frame::Message(Message::Cancel { digest, piece })),
+            (digest(), piece()).prop_map(|(digest, piece)| Frame::Message(Message::Reject { digest, piece })),
+            (digest(), piece(), any::<u32>()).prop_map(|(digest, piece, length)| Frame::Piece(PieceHeader {
+                digest,
+                piece,
+                length
+            })),
+        ]
+    }
+
+    fn encoded(frame: &Frame) -> BytesMut {
+        let mut bytes = BytesMut::new();
+        frame.encode(&mut bytes);
+        bytes
+    }
+
+    proptest! {
+        #[test]
+        fn encode_and_decode_are_inverse(frames in prop::collection::vec(frame(), 0..5)) {
+            let mut bytes = BytesMut::new();
+            for frame in &frames {
+                frame.encode(&mut bytes);
+            }
+            for frame in frames {
+                prop_assert_eq!(Frame::decode(&mut bytes).unwrap(), Some(frame));
+            }
+            prop_assert!(bytes.is_empty());
+        }
+
+        #[test]
+        fn a_frame_that_comes_in_parts_is_read_when_it_is_whole(frame in frame(), cut: prop::sample::Index) {
+            let whole = encoded(&frame);
+            let cut = cut.index(whole.len());
+            let mut input = BytesMut::from(&whole[..cut]);
+            prop_assert_eq!(Frame::decode(&mut input).unwrap(), None);
+            prop_assert_eq!(input.len(), cut);
+            input.extend_from_slice(&whole[cut..]);
+            prop_assert_eq!(Frame::decode(&mut input).unwrap(), Some(frame));
+        }
+
+        #[test]
+        fn random_bytes_neither_panic_nor_wait_for_more_than_the_longest_frame(
+            kind in 0..0x12u8, bytes in prop::collection::vec(any::<u8>(), 0..2 * MAX_FRAME_LENGTH)
+        ) {
+            let mut input = BytesMut::from(&[&[kind], bytes.as_slice()].concat()[..]);
+            while let Ok(Some(_)) = Frame::decode(&mut input) {}
+            if matches!(Frame::decode(&mut input), Ok(None)) {
+                prop_assert!(input.len() < MAX_FRAME_LENGTH);
+            }
+        }
+
+        #[test]
+        fn a_damaged_frame_never_panics(frame in frame(), at: prop::sample::Index, with: u8) {
+            let mut bytes = encoded(&frame);
+            let at = at.index(bytes.len());
+            bytes[at] ^= with;
+            let _ = Frame::decode(&mut bytes);
+        }
+    }
+
+    #[test]
+    fn an_over_long_length_is_refused_by_its_head_alone() {
+        let mut input = BytesMut::from(&[0x02, 0xff, 0xff, 0xff, 0xff][..]);
+        assert!(matches!(Frame::decode(&mut input), Err(WireError::TooLong { kind: Kind::Join, .. })));
+    }
+
+    #[test]
+    fn an_unknown_type_is_refused_by_its_first_byte() {
+        for byte in [0x00, 0x08, 0x09, 0x11, 0xff] {
+            assert_eq!(Frame::decode(&mut BytesMut::from(&[byte][..])), Err(WireError::UnknownType(byte)));
+        }
+    }
+
+    #[test]
+    fn stray_bytes_are_refused_but_a_longer_hello_is_read() {
+        let absent = Frame::Message(Message::Absent { digest: Digest::sha256(b"") });
+        for (frame, fine) in [(absent, false), (Frame::Hello(Hello::new(7)), true)] {
+            let mut bytes = encoded(&frame);
+            bytes.put_u8(0);
+            bytes[4] += 1;
+            assert_eq!(Frame::decode(&mut bytes).is_ok(), fine, "{frame:?}");
+        }
+    }
+
+    #[test]
+    fn the_largest_blob_s_bitfield_fits() {
+        let have = Bitfield::full(u32::try_from(Geometry::MAX_PIECES).unwrap());
+        let digest = Digest::of(shoal_core::Algorithm::Sha512, b"");
+        let bytes = encoded(&Frame::Message(Message::Join { digest, have }));
+        assert_eq!(bytes.len(), MAX_FRAME_LENGTH);
+        assert_eq!(Kind::Join.limit(), 8261);
+    }
+}
