@@ -1,1 +1,14 @@
-//! Placeholder.
+//! The agent: answers the container runtime on localhost, and fetches what is missing from the swarm.
+//!
+//! A runtime's request goes down through the registry and the read-only driver to `transferer`; there it meets
+//! the store, or one fetch that all who want the blob share (`fetches`). The agent takes no pushes.
+
+mod access;
+mod config;
+mod fetches;
+mod role;
+mod tags;
+mod transferer;
+
+pub use config::Config;
+pub use role::{Agent, BindError};

@@ -1,0 +1,279 @@
+//! One fetch a blob, whoever and how many ask for it.
+//!
+//! The first caller starts it and the others wait on the same entry. A fetch belongs to the agent, not to the request
+//! that caused it: a client that goes away costs nothing, the next one finds more pieces.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::num::NonZeroUsize;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use futures_util::FutureExt;
+use futures_util::future::Shared;
+use lru::LruCache;
+use shoal_control::{AnnouncerHandle, ControlError, Found, Holding, TrackerClient};
+use shoal_core::{Digest, PeerAddress, RepositoryName};
+use shoal_identity::Identity;
+use shoal_store::{Entry, Partial, Store};
+use shoal_transfer::{Fetch, FetchEvent, Transfer};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// Why a blob cannot be had.
+#[derive(Clone, Debug, thiserror::Error)]
+pub(crate) enum FetchError {
+    /// The cluster does not have it, or not in that repository.
+    #[error("the cluster does not have the blob in that repository")]
+    NotFound,
+    /// Nobody who could say, or give it, answers.
+    #[error("{0}")]
+    Unavailable(Arc<str>),
+    /// Something here is broken: the disk, say.
+    #[error("{0}")]
+    Failed(Arc<str>),
+}
+
+/// What a found blob is like, its signature checked.
+#[derive(Clone)]
+pub(crate) struct Verified(Arc<Found>);
+
+/// The blobs that are on their way. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Fetches(Arc<Inner>);
+
+struct Inner {
+    store: Store,
+    transfer: Transfer,
+    tracker: TrackerClient,
+    identity: Identity,
+    announcer: AnnouncerHandle,
+    active: Mutex<HashMap<Digest, Opening>>,
+    found: Mutex<LruCache<Digest, (Verified, Instant)>>,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+type Opening = Shared<Pin<Box<dyn Future<Output = Result<Entry, FetchError>> + Send>>>;
+
+impl std::fmt::Debug for Fetches {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Fetches").field("active", &self.active().len()).finish_non_exhaustive()
+    }
+}
+
+impl Verified {
+    /// The blob's length in bytes.
+    pub(crate) fn length(&self) -> u64 {
+        self.0.metainfo.metainfo.length()
+    }
+}
+
+impl Fetches {
+    /// How many answers of the tracker are kept for the request that follows at once.
+    const MAX_FOUND: NonZeroUsize = NonZeroUsize::new(64).expect("not zero");
+    /// How long an answer is good for: a runtime asks for a blob's head and then for its body.
+    const FOUND_TTL: Duration = Duration::from_secs(10);
+    /// How many blobs may be on their way at once: what one more asks for is refused, and asked for again.
+    const MAX_ACTIVE: usize = 1024;
+
+    pub(crate) fn new(
+        store: Store,
+        transfer: Transfer,
+        tracker: TrackerClient,
+        identity: Identity,
+        announcer: AnnouncerHandle,
+    ) -> Self {
+        Self(Arc::new(Inner {
+            store,
+            transfer,
+            tracker,
+            identity,
+            announcer,
+            active: Mutex::default(),
+            found: Mutex::new(LruCache::new(Self::MAX_FOUND)),
+            tasks: TaskTracker::new(),
+            stop: CancellationToken::new(),
+        }))
+    }
+
+    /// Asks the tracker for a blob that the repository must be allowed to see (`None`: any repository).
+    pub(crate) async fn find(
+        &self,
+        repository: Option<&RepositoryName>,
+        digest: &Digest,
+    ) -> Result<Verified, FetchError> {
+        let found = self.0.tracker.find(repository, digest).await.map_err(|error| match error {
+            ControlError::NotFound { .. } => FetchError::NotFound,
+            other => FetchError::Unavailable(other.to_string().into()),
+        })?;
+        let verified = self.verify(digest, found)?;
+        self.found().put(*digest, (verified.clone(), Instant::now()));
+        Ok(verified)
+    }
+
+    /// The blob, whole or on its way. The caller has checked that it may be seen.
+    pub(crate) async fn open(
+        &self,
+        repository: Option<&RepositoryName>,
+        digest: &Digest,
+    ) -> Result<Entry, FetchError> {
+        if let Some(blob) = self.0.store.blob(digest) {
+            return Ok(Entry::Whole(blob));
+        }
+        let opening = self.join_or_start(repository, digest)?;
+        opening.await
+    }
+
+    /// Gives up what is on its way and waits until its tasks have ended. Pieces stay on disk.
+    pub(crate) async fn shutdown(&self) {
+        self.0.stop.cancel();
+        self.0.tasks.close();
+        self.0.tasks.wait().await;
+    }
+
+    fn join_or_start(
+        &self,
+        repository: Option<&RepositoryName>,
+        digest: &Digest,
+    ) -> Result<Opening, FetchError> {
+        let mut active = self.active();
+        if let Some(opening) = active.get(digest) {
+            return Ok(opening.clone());
+        }
+        if active.len() >= Self::MAX_ACTIVE {
+            return Err(FetchError::Unavailable("too many blobs are being fetched: try again".into()));
+        }
+        let opening = self.clone().start(repository.cloned(), *digest).boxed().shared();
+        active.insert(*digest, opening.clone());
+        // The task goes on if the request that started it goes away.
+        self.0.tasks.spawn(opening.clone());
+        Ok(opening)
+    }
+
+    async fn start(self, repository: Option<RepositoryName>, digest: Digest) -> Result<Entry, FetchError> {
+        let result = self.begin(repository.as_ref(), &digest).await;
+        match result {
+            Ok((Entry::Partial(partial), Some(fetch))) => {
+                let supervised = self.clone().supervise(fetch, repository, digest);
+                self.0.tasks.spawn(supervised);
+                Ok(Entry::Partial(partial))
+            }
+            Ok((entry, _)) => {
+                self.active().remove(&digest);
+                Ok(entry)
+            }
+            Err(error) => {
+                self.active().remove(&digest);
+                Err(error)
+            }
+        }
+    }
+
+    async fn begin(
+        &self,
+        repository: Option<&RepositoryName>,
+        digest: &Digest,
+    ) -> Result<(Entry, Option<Fetch>), FetchError> {
+        let verified = match self.recall(digest) {
+            Some(verified) => verified,
+            None => self.find(repository, digest).await?,
+        };
+        let failed = |error: &dyn std::error::Error| FetchError::Failed(error.to_string().into());
+        let entry = self.0.store.create(&verified.0.metainfo).await.map_err(|error| failed(&error))?;
+        match entry {
+            Entry::Whole(blob) => Ok((Entry::Whole(blob), None)),
+            Entry::Partial(partial) => {
+                let fetch = self.fetch(&partial, verified.0.peers.clone()).await?;
+                Ok((Entry::Partial(partial), Some(fetch)))
+            }
+        }
+    }
+
+    async fn fetch(&self, partial: &Partial, peers: Vec<PeerAddress>) -> Result<Fetch, FetchError> {
+        let digest = *partial.metainfo().digest();
+        let fetch = self.0.transfer.fetch(partial.clone(), peers).await;
+        let fetch = fetch.map_err(|error| FetchError::Failed(error.to_string().into()))?;
+        self.0.announcer.added(Holding { digest, complete: false });
+        Ok(fetch)
+    }
+
+    /// Answers the fetch's questions until it has ended.
+    async fn supervise(self, mut fetch: Fetch, repository: Option<RepositoryName>, digest: Digest) {
+        let stop = self.0.stop.clone();
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => {}
+            () = self.attend(&mut fetch, repository.as_ref(), &digest) => {}
+        }
+        self.active().remove(&digest);
+    }
+
+    async fn attend(&self, fetch: &mut Fetch, repository: Option<&RepositoryName>, digest: &Digest) {
+        let started = Instant::now();
+        while let Some(event) = fetch.next().await {
+            match event {
+                FetchEvent::FindPeers => fetch.add_peers(self.more_peers(repository, digest).await).await,
+                FetchEvent::Complete(blob) => {
+                    let (bytes, seconds) = (blob.metainfo().length(), started.elapsed().as_secs_f64());
+                    tracing::info!(%digest, bytes, seconds, "blob is whole");
+                    self.0.announcer.added(Holding { digest: *digest, complete: true });
+                }
+                FetchEvent::Failed(error) => {
+                    tracing::warn!(%digest, %error, "fetch was given up");
+                    self.withdraw_if_empty(digest);
+                }
+            }
+        }
+    }
+
+    async fn more_peers(&self, repository: Option<&RepositoryName>, digest: &Digest) -> Vec<PeerAddress> {
+        match self.find(repository, digest).await {
+            Ok(verified) => verified.0.peers.clone(),
+            Err(error) => {
+                tracing::info!(%digest, %error, "no more peers known");
+                Vec::new()
+            }
+        }
+    }
+
+    /// The tracker introduces whoever asks for a blob as one who has some of it: not so, if nothing came.
+    fn withdraw_if_empty(&self, digest: &Digest) {
+        let holds = match self.0.store.entry(digest) {
+            Some(Entry::Whole(_)) => true,
+            Some(Entry::Partial(partial)) => partial.bitfield().count() > 0,
+            None => false,
+        };
+        if !holds {
+            self.0.announcer.removed(*digest);
+        }
+    }
+
+    fn verify(&self, digest: &Digest, found: Found) -> Result<Verified, FetchError> {
+        if found.metainfo.metainfo.digest() != digest {
+            return Err(FetchError::Unavailable("the tracker answered with another blob's metainfo".into()));
+        }
+        match self.0.identity.verify(&found.metainfo) {
+            Ok(_) => Ok(Verified(Arc::new(found))),
+            Err(error) => {
+                tracing::warn!(%digest, %error, "metainfo refused: no origin of this cluster signed it");
+                Err(FetchError::Unavailable(format!("metainfo refused: {error}").into()))
+            }
+        }
+    }
+
+    fn recall(&self, digest: &Digest) -> Option<Verified> {
+        let mut found = self.found();
+        let (verified, at) = found.get(digest)?;
+        (at.elapsed() < Self::FOUND_TTL).then(|| verified.clone())
+    }
+
+    fn active(&self) -> MutexGuard<'_, HashMap<Digest, Opening>> {
+        self.0.active.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn found(&self) -> MutexGuard<'_, LruCache<Digest, (Verified, Instant)>> {
+        self.0.found.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

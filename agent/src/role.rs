@@ -1,0 +1,161 @@
+//! The agent as a value: bind, shut down.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use shoal_control::{Announcer, ControlError, Holding, OriginClient, TrackerClient};
+use shoal_core::{PeerAddress, PeerId, Role};
+use shoal_driver::ReadOnlyDriver;
+use shoal_http::{Running, Server};
+use shoal_identity::Identity;
+use shoal_registry::{PullMetrics, Registry};
+use shoal_store::Store;
+use shoal_transfer::{Stats, Transfer};
+
+use crate::access::Access;
+use crate::config::Config;
+use crate::fetches::Fetches;
+use crate::tags::Tags;
+use crate::transferer::SwarmTransferer;
+
+/// An agent at work.
+#[derive(Debug)]
+pub struct Agent {
+    registry: Registry,
+    server: Running,
+    transfer: Transfer,
+    fetches: Fetches,
+    announcer: Announcer,
+    store: Store,
+    id: PeerId,
+    drain: std::time::Duration,
+}
+
+/// Why an agent cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// The certificate is not an agent's.
+    #[error(
+        "the certificate of this node is for the role {0}, not agent: issue one with `shoal ca issue --role agent`"
+    )]
+    WrongRole(Role),
+    /// The store cannot be opened.
+    #[error(transparent)]
+    Store(#[from] shoal_store::OpenError),
+    /// The peer port cannot be opened.
+    #[error(transparent)]
+    Transfer(#[from] shoal_transfer::BindError),
+    /// A tracker or origin is not named as a URL that can be asked.
+    #[error(transparent)]
+    Control(#[from] ControlError),
+    /// The registry's port cannot be opened.
+    #[error("cannot listen on {address} for the container runtime: {source}")]
+    Listen {
+        /// `listen` of the configuration.
+        address: SocketAddr,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// Two metrics of one name.
+    #[error("metrics: {0}")]
+    Metrics(#[from] prometheus::Error),
+}
+
+impl Agent {
+    /// Opens store and ports, and joins the cluster. Works from then on, also while trackers and origins are away.
+    pub async fn bind(
+        config: Config,
+        identity: Identity,
+        metrics: &prometheus::Registry,
+    ) -> Result<Self, BindError> {
+        if identity.role() != Role::Agent {
+            return Err(BindError::WrongRole(identity.role()));
+        }
+        let directory = config.store.directory.clone();
+        let store = Store::open(config.store).await?;
+        store.register_metrics(metrics)?;
+        let transfer = Transfer::bind(config.transfer, identity.clone(), store.clone(), metrics).await?;
+        let tracker = TrackerClient::new(&identity, config.tracker)?;
+        let origins = OriginClient::new(&identity, config.origins)?;
+
+        let peer_port = config.advertise.unwrap_or(transfer.local_address());
+        let address = PeerAddress {
+            id: identity.id(),
+            role: Role::Agent,
+            addresses: vec![peer_port],
+            zone: config.zone,
+        };
+        let announcer = Announcer::start(tracker.clone(), address, None, held_by(store.clone()));
+        let id = identity.id();
+        let fetches = Fetches::new(store.clone(), transfer.clone(), tracker, identity, announcer.handle());
+
+        let transferer = SwarmTransferer {
+            store: store.clone(),
+            fetches: fetches.clone(),
+            access: Access::new(directory.join("links")),
+            tags: Tags::new(config.tag_ttl),
+            origins,
+            resolve_timeout: config.resolve_timeout,
+        };
+        let driver = Arc::new(ReadOnlyDriver::new(store.clone(), Arc::new(transferer)));
+        let rules = shoal_registry::Config { read_only: true, ..config.registry };
+        let registry = Registry::new(rules, driver, Arc::new(PullMetrics::register(metrics)?));
+        let server = Server::bind(config.listen, None, config.http)
+            .await
+            .map_err(|source| BindError::Listen { address: config.listen, source })?;
+        let server = server.serve(registry.router());
+        tracing::info!(peer = %id, registry = %server.local_address(), peers = %peer_port, "agent is up");
+        Ok(Self { registry, server, transfer, fetches, announcer, store, id, drain: config.drain })
+    }
+
+    /// The agent's name.
+    #[must_use]
+    pub fn id(&self) -> PeerId {
+        self.id
+    }
+
+    /// Where the container runtime finds the registry.
+    #[must_use]
+    pub fn registry_address(&self) -> SocketAddr {
+        self.server.local_address()
+    }
+
+    /// Where other nodes find the peer port (UDP).
+    #[must_use]
+    pub fn peer_address(&self) -> SocketAddr {
+        self.transfer.local_address()
+    }
+
+    /// What moved, by source.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.transfer.stats()
+    }
+
+    /// What is kept.
+    #[must_use]
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Says whether the cluster knows this agent; if not, why.
+    pub fn readiness(&self) -> impl Fn() -> Result<(), String> + Send + Sync + use<> {
+        let announcer = self.announcer.handle();
+        move || announcer.ready()
+    }
+
+    /// Lets requests in flight end, says goodbye to the cluster, closes everything.
+    pub async fn shutdown(self) {
+        self.announcer.shutdown().await;
+        self.server.shutdown(self.drain).await;
+        self.registry.drain().await;
+        self.fetches.shutdown().await;
+        self.transfer.shutdown().await;
+        self.store.close().await;
+    }
+}
+
+/// What the tracker is told when it knows nothing of this agent.
+fn held_by(store: Store) -> impl Fn() -> Vec<Holding> + Send + Sync + 'static {
+    move || store.digests().into_iter().map(|(digest, complete)| Holding { digest, complete }).collect()
+}
