@@ -1,1 +1,12 @@
-//! Placeholder.
+//! The origin: takes pushes, keeps every blob, cuts and signs its metainfo, and seeds it.
+//!
+//! Pushes come down through the registry and the read-write driver into the store; `api` tells trackers and agents
+//! what blobs and tags there are. An origin never fetches from agents.
+
+mod api;
+mod config;
+mod role;
+mod transferer;
+
+pub use config::Config;
+pub use role::{BindError, Origin};

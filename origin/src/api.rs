@@ -1,0 +1,115 @@
+//! The internal API: trackers and agents ask what blobs and tags there are. Only over mutual TLS, only the cluster.
+//!
+//! A blob is told of only through the repository's link, so an agent can serve a repository no more than the origin
+//! would. Messages: `shoal_control`.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{Extension, Query, State};
+use axum::http::{StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, extract::Request};
+use shoal_control::ErrorReply;
+use shoal_control::message::{MetainfoQuery, TagQuery, TagReply, TagsQuery, TagsReply};
+use shoal_core::{Digest, RepositoryName, Role, SignedMetainfo};
+use shoal_driver::{Context, FilesystemDriver, RegistryPath, StorageDriver, TransferError, Transferer};
+use shoal_http::ClientCertificate;
+use shoal_identity::Identity;
+use shoal_store::Store;
+
+use crate::transferer::LocalTransferer;
+
+/// What the handlers answer from.
+pub(crate) struct Api {
+    pub(crate) identity: Identity,
+    pub(crate) store: Store,
+    pub(crate) metadata: FilesystemDriver,
+    pub(crate) tags: LocalTransferer,
+}
+
+impl Api {
+    pub(crate) fn router(self) -> Router {
+        let api = Arc::new(self);
+        Router::new()
+            .route("/v1/metainfo", get(metainfo))
+            .route("/v1/tag", get(tag))
+            .route("/v1/tags", get(tags))
+            .layer(middleware::from_fn_with_state(api.clone(), admit))
+            .with_state(api)
+    }
+
+    /// Whether a layer or a manifest of that digest is linked in the repository.
+    async fn is_linked(&self, repository: &RepositoryName, digest: &Digest) -> bool {
+        let layer = RegistryPath::LayerLink(repository.clone(), *digest).to_driver_path();
+        let manifest = RegistryPath::RevisionLink(repository.clone(), *digest).to_driver_path();
+        let context = Context::default();
+        self.metadata.stat(&context, &layer).await.is_ok()
+            || self.metadata.stat(&context, &manifest).await.is_ok()
+    }
+}
+
+/// Lets in whoever has a certificate of this cluster with a role of its own; says in the log who is not.
+async fn admit(
+    State(api): State<Arc<Api>>,
+    Extension(ClientCertificate(certificate)): Extension<ClientCertificate>,
+    request: Request,
+    next: Next,
+) -> Response {
+    match api.identity.peer(&certificate) {
+        Ok(peer) if matches!(peer.role, Role::Agent | Role::Origin | Role::Tracker) => {
+            next.run(request).await
+        }
+        Ok(peer) => refuse(StatusCode::FORBIDDEN, format!("role {} may not ask an origin", peer.role)),
+        Err(error) => {
+            tracing::warn!(%error, "refused a client of the origin's API");
+            refuse(StatusCode::FORBIDDEN, error.to_string())
+        }
+    }
+}
+
+async fn metainfo(State(api): State<Arc<Api>>, Query(query): Query<MetainfoQuery>) -> Response {
+    if let Some(repository) = &query.repository
+        && !api.is_linked(repository, &query.digest).await
+    {
+        return refuse(StatusCode::NOT_FOUND, format!("{} is not in repository {repository}", query.digest));
+    }
+    let Some(blob) = api.store.blob(&query.digest) else {
+        return refuse(StatusCode::NOT_FOUND, format!("{} is not here", query.digest));
+    };
+    // Signed afresh: the proof carries the certificate of today, not that of the day of the push.
+    let metainfo = blob.metainfo().clone();
+    let proof = api.identity.sign(&metainfo);
+    let body = SignedMetainfo { metainfo, proof }.encode();
+    ([(header::CONTENT_TYPE, "application/octet-stream")], body).into_response()
+}
+
+async fn tag(State(api): State<Arc<Api>>, Query(query): Query<TagQuery>) -> Response {
+    match api.tags.resolve_tag(&query.repository, &query.tag).await {
+        Ok(digest) => Json(TagReply { digest }).into_response(),
+        Err(error) => answer(&error, &format!("tag {}:{}", query.repository, query.tag)),
+    }
+}
+
+async fn tags(State(api): State<Arc<Api>>, Query(query): Query<TagsQuery>) -> Response {
+    match api.tags.list_tags(&query.repository).await {
+        Ok(tags) => Json(TagsReply { tags }).into_response(),
+        Err(error) => answer(&error, &format!("repository {}", query.repository)),
+    }
+}
+
+fn answer(error: &TransferError, what: &str) -> Response {
+    match error {
+        TransferError::NotFound => refuse(StatusCode::NOT_FOUND, format!("{what} is not here")),
+        other => {
+            tracing::error!(error = %other, what, "cannot answer");
+            refuse(StatusCode::INTERNAL_SERVER_ERROR, format!("{what}: {other}"))
+        }
+    }
+}
+
+fn refuse(status: StatusCode, error: String) -> Response {
+    (status, Json(ErrorReply { error })).into_response()
+}
