@@ -1,2 +1,7 @@
-//! Placeholder.
-fn main() {}
+//! The binary: everything is in the library of the same name.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    shoal::run()
+}

@@ -1,0 +1,115 @@
+//! What can be typed.
+
+use std::future::Future;
+use std::path::PathBuf;
+
+use bytesize::ByteSize;
+use clap::{Args, Parser, Subcommand};
+use shoal_core::Role;
+
+use crate::telemetry::{self, LogFormat};
+use crate::{ca, demo, dev, roles};
+
+/// Peer-to-peer storage driver and registry for container images.
+#[derive(Debug, Parser)]
+#[command(version, about, long_about = LONG_ABOUT)]
+pub(crate) struct Cli {
+    /// What is logged, to standard error: a level (error, warn, info, debug, trace), or filters such as
+    /// `info,shoal_transfer=debug`. [default: info for roles, warn elsewhere]
+    #[arg(long, global = true, env = "SHOAL_LOG", value_name = "FILTER")]
+    log: Option<String>,
+    /// How log lines are written.
+    #[arg(long, global = true, env = "SHOAL_LOG_FORMAT", value_enum, default_value_t, value_name = "FORMAT")]
+    log_format: LogFormat,
+    #[command(subcommand)]
+    command: Command,
+}
+
+const LONG_ABOUT: &str = "Shoal hands container images out peer to peer. A host pulls from localhost; behind that \
+port an agent fetches each blob in pieces from every other host that has some of it, checks each piece, and streams it \
+on while it arrives. Origins take pushes and seed the blobs, trackers introduce peers to each other.\n\n\
+Start with `shoal demo`: it runs all of it on this machine and proves it in a minute.";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a whole cluster in this process, push a generated image, pull it with all agents at once, check every byte.
+    Demo(demo::Options),
+    /// Keep a whole cluster running on this machine for a real docker, containerd or podman, until Ctrl-C.
+    Dev(dev::Options),
+    /// Run an agent: the registry on localhost that pulls through the swarm.
+    Agent(RoleOptions),
+    /// Run an origin: takes pushes, keeps and seeds every blob.
+    Origin(RoleOptions),
+    /// Run a tracker: introduces peers to each other.
+    Tracker(RoleOptions),
+    /// The cluster's certificate authority.
+    #[command(subcommand)]
+    Ca(ca::Command),
+}
+
+/// How a role is configured: the file, then the environment (`SHOAL_…`), then `--set`; the later one wins.
+#[derive(Debug, Args)]
+pub(crate) struct RoleOptions {
+    /// The configuration file (TOML). `config/` of the source has a complete, commented one for each role.
+    #[arg(long, env = "SHOAL_CONFIG", value_name = "FILE")]
+    pub(crate) config: PathBuf,
+    /// Sets a key of the configuration, for example `--set transfer.listen=0.0.0.0:16002`. May be repeated. The
+    /// environment does the same: SHOAL_TRANSFER__LISTEN=0.0.0.0:16002 (two underscores between the parts of a key).
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub(crate) set: Vec<String>,
+}
+
+impl Cli {
+    /// Carries the command out; comes back when it has ended.
+    pub(crate) fn run(self) -> anyhow::Result<()> {
+        let quiet = matches!(self.command, Command::Demo(_) | Command::Dev(_) | Command::Ca(_));
+        let default = if quiet { "warn" } else { "info" };
+        telemetry::init(self.log.as_deref().unwrap_or(default), self.log_format)?;
+        match self.command {
+            Command::Demo(options) => block_on(demo::run(options)),
+            Command::Dev(options) => block_on(dev::run(options)),
+            Command::Agent(options) => block_on(roles::agent(options)),
+            Command::Origin(options) => block_on(roles::origin(options)),
+            Command::Tracker(options) => block_on(roles::tracker(options)),
+            Command::Ca(command) => ca::run(command),
+        }
+    }
+}
+
+fn block_on(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(work)
+}
+
+/// Reads a size such as `512MiB` or `1GB`.
+pub(crate) fn size(text: &str) -> Result<u64, String> {
+    text.parse::<ByteSize>().map(|size| size.as_u64())
+}
+
+/// Reads a role.
+pub(crate) fn role(text: &str) -> Result<Role, String> {
+    Role::parse(text).ok_or_else(|| "expected agent, origin or tracker".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_option_and_command_has_a_help_text() {
+        fn check(command: &clap::Command) {
+            assert!(command.get_about().is_some(), "{} says nothing", command.get_name());
+            for argument in command.get_arguments() {
+                assert!(argument.get_help().is_some(), "{} {}", command.get_name(), argument.get_id());
+            }
+            command.get_subcommands().for_each(check);
+        }
+        check(&Cli::command());
+    }
+}

@@ -1,0 +1,74 @@
+//! The roles as processes: configuration in, a role bound, its admin port, SIGTERM drains.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use prometheus::Registry;
+use shoal_agent::Agent;
+use shoal_http::Running;
+use shoal_identity::Identity;
+use shoal_origin::Origin;
+use shoal_tracker::Tracker;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::admin::{self, Readiness};
+use crate::cli::RoleOptions;
+use crate::config;
+
+/// How long requests to the admin port may take to end.
+const ADMIN_DRAIN: Duration = Duration::from_secs(1);
+
+pub(crate) async fn agent(options: RoleOptions) -> anyhow::Result<()> {
+    let config: shoal_agent::Config = config::load(&options.config, &options.set)?;
+    let (metrics, admin) = (Registry::new(), config.admin);
+    let identity = Identity::load(&config.identity)?;
+    let agent = Agent::bind(config, identity, &metrics).await?;
+    let admin = open_admin(admin, metrics, Arc::new(agent.readiness())).await?;
+    terminated().await?;
+    agent.shutdown().await;
+    admin.shutdown(ADMIN_DRAIN).await;
+    Ok(())
+}
+
+pub(crate) async fn origin(options: RoleOptions) -> anyhow::Result<()> {
+    let config: shoal_origin::Config = config::load(&options.config, &options.set)?;
+    let (metrics, admin) = (Registry::new(), config.admin);
+    let identity = Identity::load(&config.identity)?;
+    let origin = Origin::bind(config, identity, &metrics).await?;
+    let admin = open_admin(admin, metrics, Arc::new(origin.readiness())).await?;
+    terminated().await?;
+    origin.shutdown().await;
+    admin.shutdown(ADMIN_DRAIN).await;
+    Ok(())
+}
+
+pub(crate) async fn tracker(options: RoleOptions) -> anyhow::Result<()> {
+    let config: shoal_tracker::Config = config::load(&options.config, &options.set)?;
+    let (metrics, admin) = (Registry::new(), config.admin);
+    let identity = Identity::load(&config.identity)?;
+    let tracker = Tracker::bind(config, identity, &metrics).await?;
+    let admin = open_admin(admin, metrics, Arc::new(|| Ok(()))).await?;
+    terminated().await?;
+    tracker.shutdown().await;
+    admin.shutdown(ADMIN_DRAIN).await;
+    Ok(())
+}
+
+async fn open_admin(listen: SocketAddr, metrics: Registry, readiness: Readiness) -> anyhow::Result<Running> {
+    let admin = admin::serve(listen, metrics, readiness).await?;
+    tracing::info!(address = %admin.local_address(), "admin port is up");
+    Ok(admin)
+}
+
+/// Waits for SIGTERM or Ctrl-C.
+pub(crate) async fn terminated() -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
+    tokio::select! {
+        _ = terminate.recv() => tracing::info!("SIGTERM: draining"),
+        _ = interrupt.recv() => tracing::info!("SIGINT: draining"),
+    }
+    Ok(())
+}

@@ -1,0 +1,10 @@
+//! All roles with real sockets, certificates and files: in one process where that is enough, as processes where they
+//! are to be killed.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on says so by a panic")]
+
+mod faults;
+mod process;
+mod pull;
+mod security;
+mod support;

@@ -1,0 +1,202 @@
+//! Roles as processes of the real binary, for what only a process can show: SIGKILL, SIGTERM, memory.
+
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use serde_json::Value;
+use shoal::client::Client;
+use shoal_core::Role;
+use tempfile::TempDir;
+
+/// A running role. Killed when dropped.
+pub(crate) struct Process {
+    child: Child,
+    registry: Option<SocketAddr>,
+    admin: SocketAddr,
+}
+
+/// A cluster of processes.
+pub(crate) struct Processes {
+    folder: TempDir,
+    pub(crate) tracker: Process,
+    tracker_url: String,
+    pub(crate) origin: Process,
+    origin_url: String,
+}
+
+/// How long a role may take to come up.
+const START: Duration = Duration::from_secs(30);
+
+impl Processes {
+    /// Starts a tracker and an origin.
+    pub(crate) async fn start() -> Self {
+        shoal_identity::install_crypto_provider();
+        let folder = tempfile::tempdir().unwrap();
+        let ca = folder.path().join("ca");
+        shoal(&["ca", "init", "--directory", ca.to_str().unwrap()]);
+        let tracker_port = free_port();
+        let (tracker_url, api_port) = (format!("https://127.0.0.1:{tracker_port}"), free_port());
+        let origin_url = format!("https://127.0.0.1:{api_port}");
+
+        let config = format!("listen = \"127.0.0.1:{tracker_port}\"\n");
+        let tracker = Process::spawn(folder.path(), Role::Tracker, "tracker", &config);
+        let config = format!(
+            "listen = \"127.0.0.1:0\"\napi_listen = \"127.0.0.1:{api_port}\"\ntracker = [\"{tracker_url}\"]\n{}",
+            stored(folder.path(), "origin")
+        );
+        let origin = Process::spawn(folder.path(), Role::Origin, "origin", &config);
+        let processes = Self { folder, tracker, tracker_url, origin, origin_url };
+        processes.origin.ready().await;
+        processes
+    }
+
+    /// Starts an agent, or one of that name again.
+    pub(crate) async fn agent(&self, name: &str) -> Process {
+        let config = format!(
+            "listen = \"127.0.0.1:0\"\ntracker = [\"{}\"]\norigins = [\"{}\"]\n{}",
+            self.tracker_url,
+            self.origin_url,
+            stored(self.folder.path(), name)
+        );
+        let agent = Process::spawn(self.folder.path(), Role::Agent, name, &config);
+        agent.ready().await;
+        agent
+    }
+
+    /// Where a role keeps its files.
+    pub(crate) fn folder(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+}
+
+impl Process {
+    fn spawn(folder: &Path, role: Role, name: &str, config: &str) -> Self {
+        let home = folder.join(name);
+        let identity = home.join("identity");
+        if !identity.exists() {
+            let (ca, identity) = (folder.join("ca"), identity.to_str().unwrap());
+            let ca = ca.to_str().unwrap();
+            shoal(&[
+                "ca",
+                "issue",
+                "--ca",
+                ca,
+                "--role",
+                role.as_str(),
+                "--name",
+                name,
+                "--directory",
+                identity,
+            ]);
+        }
+        let file = home.join("config.toml");
+        let head = format!("admin = \"127.0.0.1:0\"\n{config}[identity]\ndirectory = {identity:?}\n");
+        std::fs::write(&file, head).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_shoal"));
+        command.args([
+            role.as_str(),
+            "--config",
+            file.to_str().unwrap(),
+            "--log",
+            "info",
+            "--log-format",
+            "json",
+        ]);
+        let child = command.stderr(Stdio::piped()).spawn().unwrap();
+        let mut process = Self { child, registry: None, admin: ([127, 0, 0, 1], 0).into() };
+        let lines = process.log(name);
+        loop {
+            let line = lines.recv_timeout(START).unwrap_or_else(|_| panic!("{name} did not come up"));
+            let event: Value = serde_json::from_str(&line).unwrap_or(Value::Null);
+            let address = |field: &str| event[field].as_str().map(|text| text.parse().unwrap());
+            process.registry = process.registry.or_else(|| address("registry"));
+            if event["message"] == "admin port is up" {
+                process.admin = address("address").unwrap();
+                return process;
+            }
+        }
+    }
+
+    /// Its log, line by line; also printed, for a test that fails.
+    fn log(&mut self, name: &str) -> mpsc::Receiver<String> {
+        let stderr = BufReader::new(self.child.stderr.take().unwrap());
+        let (sender, lines) = mpsc::channel();
+        let name = name.to_owned();
+        std::thread::spawn(move || {
+            for line in stderr.lines().map_while(Result::ok) {
+                eprintln!("{name}: {line}");
+                let _ = sender.send(line);
+            }
+        });
+        lines
+    }
+
+    pub(crate) fn client(&self) -> Client {
+        Client::new(self.registry.expect("this role has a registry")).unwrap()
+    }
+
+    /// SIGKILL: no chance to tidy up.
+    pub(crate) fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// SIGTERM; whether it ended with success.
+    pub(crate) async fn terminate(mut self) -> bool {
+        let id = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
+        let status = tokio::task::spawn_blocking(move || self.child.wait().unwrap()).await.unwrap();
+        status.success()
+    }
+
+    /// The most memory the process ever had, in bytes.
+    pub(crate) fn peak_memory(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
+    }
+
+    /// The value of a metric, its labels included in `name`; 0 if there is none.
+    pub(crate) async fn metric(&self, name: &str) -> f64 {
+        let text = self.admin("metrics").await.1;
+        let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        value.map_or(0.0, |value| value.parse().unwrap())
+    }
+
+    /// Asks the admin port.
+    pub(crate) async fn admin(&self, path: &str) -> (u16, String) {
+        let response = Client::new(self.admin).unwrap().get(path).await.unwrap();
+        (response.status().as_u16(), response.text().await.unwrap())
+    }
+
+    async fn ready(&self) {
+        crate::support::eventually("readiness", async || (self.admin("readyz").await.0 == 200).then_some(()))
+            .await;
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn stored(folder: &Path, name: &str) -> String {
+    let store = folder.join(name).join("data");
+    format!("[store]\ndirectory = {store:?}\n[transfer]\nlisten = \"127.0.0.1:0\"\n")
+}
+
+fn shoal(arguments: &[&str]) {
+    let output = Command::new(env!("CARGO_BIN_EXE_shoal")).args(arguments).output().unwrap();
+    assert!(output.status.success(), "shoal {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// A port that was free a moment ago: for the two addresses that others must know beforehand.
+fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}

@@ -1,0 +1,127 @@
+//! Nothing connects without a certificate of the cluster; plain ports do not wait for TLS.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use shoal_core::Role;
+use shoal_identity::Authority;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::support::Fixture;
+
+/// A client that accepts any server and, perhaps, has a certificate of another cluster.
+fn stranger(alpn: &[u8], with_certificate: bool) -> rustls::ClientConfig {
+    let authority = Authority::generate("shoal-dev").unwrap();
+    let identity = authority.issue(Role::Agent, "stranger").unwrap();
+    let mut config = if with_certificate {
+        (*identity.client_config(&[Role::Agent, Role::Origin, Role::Tracker], &[])).clone()
+    } else {
+        rustls::ClientConfig::builder_with_protocol_versions(&[&rustls::version::TLS13])
+            .with_root_certificates(rustls::RootCertStore::empty())
+            .with_no_client_auth()
+    };
+    config.dangerous().set_certificate_verifier(Arc::new(Anyone));
+    config.alpn_protocols = vec![alpn.to_vec()];
+    config
+}
+
+/// Believes every server: what a stranger would do.
+#[derive(Debug)]
+struct Anyone;
+
+impl rustls::client::danger::ServerCertVerifier for Anyone {
+    fn verify_server_cert(
+        &self,
+        _: &rustls::pki_types::CertificateDer<'_>,
+        _: &[rustls::pki_types::CertificateDer<'_>],
+        _: &rustls::pki_types::ServerName<'_>,
+        _: &[u8],
+        _: rustls::pki_types::UnixTime,
+    ) -> Result<rustls::client::danger::ServerCertVerified, rustls::Error> {
+        Ok(rustls::client::danger::ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &rustls::pki_types::CertificateDer<'_>,
+        _: &rustls::DigitallySignedStruct,
+    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
+        Ok(rustls::client::danger::HandshakeSignatureValid::assertion())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _: &[u8],
+        _: &rustls::pki_types::CertificateDer<'_>,
+        _: &rustls::DigitallySignedStruct,
+    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
+        Ok(rustls::client::danger::HandshakeSignatureValid::assertion())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
+        vec![rustls::SignatureScheme::ED25519]
+    }
+}
+
+/// Whether an HTTP request over TLS gets any answer at all.
+async fn is_answered_over_tls(address: SocketAddr, config: rustls::ClientConfig) -> bool {
+    let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+    let tcp = TcpStream::connect(address).await.unwrap();
+    let Ok(mut tls) = connector.connect("shoal".try_into().unwrap(), tcp).await else { return false };
+    // In TLS 1.3 a client learns that its certificate was refused when it reads.
+    let sent = tls
+        .write_all(b"GET /v1/tags?repository=a HTTP/1.1\r\nhost: shoal\r\nconnection: close\r\n\r\n")
+        .await;
+    let mut answer = Vec::new();
+    sent.is_ok() && tls.read_to_end(&mut answer).await.is_ok() && !answer.is_empty()
+}
+
+/// Whether a QUIC connection stays open long enough to say something.
+async fn is_accepted_over_quic(address: SocketAddr, config: rustls::ClientConfig) -> bool {
+    let mut endpoint = quinn::Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
+    let crypto = quinn::crypto::rustls::QuicClientConfig::try_from(config).unwrap();
+    endpoint.set_default_client_config(quinn::ClientConfig::new(Arc::new(crypto)));
+    let Ok(connection) = endpoint.connect(address, "shoal").unwrap().await else { return false };
+    // In TLS 1.3 a client learns later that its certificate was refused.
+    let Ok((mut send, mut receive)) = connection.open_bi().await else { return false };
+    let _ = send.write_all(&[0; 64]).await;
+    let mut byte = [0; 1];
+    let answered = matches!(receive.read(&mut byte).await, Ok(Some(_)));
+    answered || connection.close_reason().is_none()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_certificate_of_the_cluster_nothing_connects() {
+    let fixture = Fixture::start(1).await;
+    let cluster = &fixture.cluster;
+    let tracker: SocketAddr = cluster.tracker_url().strip_prefix("https://").unwrap().parse().unwrap();
+    for with_certificate in [false, true] {
+        for address in [tracker, cluster.origin().api_address()] {
+            let answered = is_answered_over_tls(address, stranger(b"http/1.1", with_certificate)).await;
+            assert!(!answered, "{address} answered, certificate of another cluster: {with_certificate}");
+        }
+        for address in [cluster.origin().peer_address(), cluster.agent(0).peer_address()] {
+            let accepted = is_accepted_over_quic(address, stranger(b"shoal/1", with_certificate)).await;
+            assert!(!accepted, "{address} accepted, certificate of another cluster: {with_certificate}");
+        }
+    }
+    fixture.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tls_hello_on_the_plain_port_is_closed_at_once() {
+    let fixture = Fixture::start(1).await;
+    for address in [fixture.cluster.agent(0).registry_address(), fixture.cluster.origin().registry_address()]
+    {
+        let mut connection = TcpStream::connect(address).await.unwrap();
+        let asked = Instant::now();
+        connection.write_all(&[0x16, 0x03, 0x01, 0x02, 0x00, 0x01]).await.unwrap();
+        let mut answer = Vec::new();
+        let _ = connection.read_to_end(&mut answer).await;
+        assert!(asked.elapsed() < Duration::from_secs(2), "closed after {:?}", asked.elapsed());
+    }
+    fixture.shutdown().await;
+}

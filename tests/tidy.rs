@@ -1,0 +1,118 @@
+//! The house rules that a compiler does not check: who may depend on whom, and configuration files that are true.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on says so by a panic")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+/// Who may name whom (ARCHITECTURE.md, "The map"). A new edge is a decision: it is argued there, then added here.
+const ALLOWED: [(&str, &[&str]); 13] = [
+    ("shoal", &["agent", "origin", "tracker", "transfer", "http", "identity", "core"]),
+    ("agent", &["registry", "driver", "transfer", "control", "identity", "store", "core", "http"]),
+    ("origin", &["registry", "driver", "transfer", "control", "identity", "store", "core", "http"]),
+    ("tracker", &["control", "identity", "core", "http"]),
+    ("registry", &["driver", "core"]),
+    ("driver", &["store", "core"]),
+    ("transfer", &["swarm", "store", "identity", "core"]),
+    ("control", &["identity", "core"]),
+    ("identity", &["core"]),
+    ("swarm", &["core"]),
+    ("store", &["core"]),
+    ("http", &[]),
+    ("core", &[]),
+];
+
+/// Crates that know no network: they decide, name and keep.
+const QUIET: [&str; 4] = ["core", "swarm", "store", "driver"];
+const NETWORK: [&str; 6] = ["quinn", "libp2p", "axum", "hyper", "reqwest", "rustls"];
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn manifest(path: &Path) -> toml::Table {
+    std::fs::read_to_string(path)
+        .unwrap()
+        .parse()
+        .unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// Every package of the workspace by its short name, with what it depends on outside of tests.
+fn packages() -> BTreeMap<String, BTreeSet<String>> {
+    let workspace = manifest(&root().join("Cargo.toml"));
+    let members = workspace["workspace"]["members"].as_array().unwrap();
+    let folders = members.iter().map(|member| member.as_str().unwrap()).chain(["."]);
+    folders
+        .map(|folder| {
+            let manifest = manifest(&root().join(folder).join("Cargo.toml"));
+            let name = manifest["package"]["name"].as_str().unwrap();
+            let dependencies = manifest["dependencies"].as_table().unwrap().keys().cloned().collect();
+            (short(name).to_owned(), dependencies)
+        })
+        .collect()
+}
+
+fn short(package: &str) -> &str {
+    package.strip_prefix("shoal-").unwrap_or(package)
+}
+
+#[test]
+fn crates_depend_only_on_whom_they_may() {
+    let allowed: BTreeMap<_, _> = ALLOWED.into_iter().collect();
+    for (name, dependencies) in packages() {
+        let allowed = allowed.get(name.as_str()).unwrap_or_else(|| panic!("{name} is not in the table"));
+        for dependency in dependencies.iter().filter_map(|dependency| dependency.strip_prefix("shoal-")) {
+            assert!(
+                allowed.contains(&dependency),
+                "{name} depends on {dependency}: argue it in ARCHITECTURE.md first"
+            );
+        }
+    }
+}
+
+#[test]
+fn every_crate_of_the_table_exists() {
+    let packages = packages();
+    for (name, _) in ALLOWED {
+        assert!(packages.contains_key(name), "{name} is in the table and not in the workspace");
+    }
+}
+
+#[test]
+fn deciding_and_keeping_know_no_network() {
+    for (name, dependencies) in packages() {
+        if QUIET.contains(&name.as_str()) {
+            for banned in NETWORK {
+                assert!(!dependencies.contains(banned), "{name} depends on {banned}");
+            }
+        }
+    }
+}
+
+#[test]
+fn versions_are_named_once() {
+    let workspace = manifest(&root().join("Cargo.toml"));
+    for member in workspace["workspace"]["members"].as_array().unwrap() {
+        let path = root().join(member.as_str().unwrap()).join("Cargo.toml");
+        let manifest = manifest(&path);
+        for section in ["dependencies", "dev-dependencies"] {
+            for (name, value) in manifest.get(section).and_then(toml::Value::as_table).into_iter().flatten() {
+                let inherited = value.get("workspace").and_then(toml::Value::as_bool) == Some(true);
+                assert!(inherited, "{}: {name} has a version of its own", path.display());
+            }
+        }
+    }
+}
+
+#[test]
+fn example_configurations_hold_no_unknown_key() {
+    let file = |name: &str| root().join("config").join(name);
+    shoal::config::load::<shoal_agent::Config>(&file("agent.toml"), &[]).unwrap();
+    shoal::config::load::<shoal_origin::Config>(&file("origin.toml"), &[]).unwrap();
+    shoal::config::load::<shoal_tracker::Config>(&file("tracker.toml"), &[]).unwrap();
+    let known = ["agent.toml", "origin.toml", "tracker.toml"];
+    for entry in std::fs::read_dir(root().join("config")).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        assert!(known.contains(&name.as_str()), "config/{name} is parsed by no test");
+    }
+}
