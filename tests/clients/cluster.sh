@@ -1,0 +1,97 @@
+# Shoal's roles as separate processes, for tests/clients/run: the one place that knows Shoal's command line, its
+# configuration keys and its metric names.
+# shellcheck shell=bash disable=SC2034
+
+readonly METRIC_RECEIVED=shoal_piece_bytes_received_total
+readonly FROM_PEER='source="peer"'
+readonly FROM_ORIGIN='source="origin"'
+
+readonly AGENTS=(agent1 agent2 agent3 agent4 agent5)
+readonly NODES=(tracker origin "${AGENTS[@]}")
+readonly READY_SECONDS=30
+
+# Ports by "<node> <purpose>": listen, admin, api, transfer.
+declare -A port
+
+# address NODE PURPOSE: where that node serves that purpose.
+address() {
+  printf '127.0.0.1:%s' "${port[$1 $2]}"
+}
+
+choose_ports() {
+  local ports node purpose at=0
+  read -ra ports <<<"$(free_ports $((${#NODES[@]} * 4)))"
+  for node in "${NODES[@]}"; do
+    for purpose in listen admin api transfer; do
+      port["$node $purpose"]=${ports[at]}
+      at=$((at + 1))
+    done
+  done
+}
+
+role_of() {
+  printf '%s' "${1%%[0-9]*}"
+}
+
+issue_certificates() {
+  local node
+  timeout 20 "$BIN" ca init --directory "$WORK/ca" --cluster test
+  for node in "${NODES[@]}"; do
+    timeout 20 "$BIN" ca issue --ca "$WORK/ca" --role "$(role_of "$node")" --name "$node" --directory "$WORK/$node"
+    [[ -s $WORK/$node/ca.pem && -s $WORK/$node/cert.pem && -s $WORK/$node/key.pem ]] ||
+      fail "ca issue left no ca.pem, cert.pem and key.pem for $node"
+  done
+}
+
+# The three configurations. Top-level keys come before the first table.
+configuration() {
+  local node=$1
+  printf 'listen = "%s"\nadmin = "%s"\n' "$(address "$node" listen)" "$(address "$node" admin)"
+  case $(role_of "$node") in
+    origin) printf 'api_listen = "%s"\n' "$(address "$node" api)" ;;
+    agent) printf 'origins = ["https://%s"]\n' "$(address origin api)" ;;
+  esac
+  [[ $node == tracker ]] || printf 'tracker = ["https://%s"]\n' "$(address tracker listen)"
+  printf '\n[identity]\ndirectory = "%s"\n' "$WORK/$node"
+  [[ $node != tracker ]] || return 0
+  printf '\n[store]\ndirectory = "%s"\n' "$WORK/stores/$node"
+  printf '\n[transfer]\nlisten = "%s"\n' "$(address "$node" transfer)"
+  [[ $node != origin ]] || return 0
+  printf '\n[registry.namespaces]\n"registry.example.com" = ""\n'
+}
+
+write_configurations() {
+  local node
+  for node in "${NODES[@]}"; do
+    mkdir -p "$WORK/stores/$node"
+    configuration "$node" >"$WORK/$node.toml"
+  done
+}
+
+start_node() {
+  start "$1" "$BIN" "$(role_of "$1")" --config "$WORK/$1.toml"
+}
+
+is_ready() {
+  curl --silent --fail --max-time 2 --output /dev/null "http://$(address "$1" admin)/readyz"
+}
+
+node_is_ready() {
+  await_ready "$READY_SECONDS" "$1" is_ready "$1"
+}
+
+start_cluster() {
+  local node
+  for node in "${NODES[@]}"; do
+    start_node "$node"
+    node_is_ready "$node"
+  done
+}
+
+# received NODE LABEL: bytes that the node has received from that kind of source since it started.
+received() {
+  curl --silent --fail --max-time 5 "http://$(address "$1" admin)/metrics" |
+    awk -v name="$METRIC_RECEIVED" -v label="$2" '
+      index($1, name) == 1 && index($0, label) { sum += $NF }
+      END { printf "%.0f\n", sum }'
+}
