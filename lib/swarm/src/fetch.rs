@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use rand::Rng;
-use shoal_core::{Bitfield, PeerId, PieceIndex, Role};
+use shoal_core::{Bitfield, PeerId, PieceIndex};
 
 use crate::config::Config;
 use crate::event::Moment;
@@ -29,6 +29,8 @@ pub(crate) struct Fetch {
     pub(crate) store_failures: u32,
     /// Of `asked`, those that a reader waits for.
     reader_pieces: usize,
+    /// Why a piece was asked for last.
+    last_purpose: Purpose,
     /// What a piece took from request to arrival, smoothed.
     latency: Duration,
 }
@@ -52,6 +54,19 @@ pub(crate) enum Purpose {
     Endgame,
 }
 
+/// What kind of peer is to be asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Source {
+    /// An agent: what it gives, it would give to nobody sooner.
+    Agent,
+    /// The origin, with no agent in the swarm that could bring a piece on.
+    Origin,
+    /// The origin, while other agents fetch too. Their readers stand where ours stand: if all asked for what their
+    /// readers want, the origin would send each piece to each of them. So at most every second piece is a reader's,
+    /// and only the very next one.
+    SharedOrigin,
+}
+
 /// What to ask a peer for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Choice {
@@ -72,6 +87,7 @@ impl Fetch {
             paused_until: now,
             store_failures: 0,
             reader_pieces: 0,
+            last_purpose: Purpose::Rarity,
             latency: Duration::ZERO,
         }
     }
@@ -81,7 +97,7 @@ impl Fetch {
     pub(crate) fn choose(
         &self,
         now: Moment,
-        (peer, role): (&PeerId, Role),
+        (peer, source): (&PeerId, Source),
         have: &Bitfield,
         config: &Config,
         rng: &mut impl Rng,
@@ -92,23 +108,35 @@ impl Fetch {
         if self.picker.idle() == 0 {
             return self.choose_endgame(now, peer, have, config);
         }
-        let unspread = (role == Role::Origin).then_some(Among::Unspread);
+        let unspread = (source != Source::Agent).then_some(Among::Unspread);
         unspread
             .into_iter()
             .chain([Among::All])
             .find_map(|among| {
-                let reader = || self.choose_reader(have, among, config).map(|piece| (piece, Purpose::Reader));
+                let reader =
+                    || self.choose_reader(have, among, source, config).map(|piece| (piece, Purpose::Reader));
                 reader().or_else(|| Some((self.picker.pick(have, among, rng)?, Purpose::Rarity)))
             })
             .map_or(Choice::Nothing, |(piece, purpose)| Choice::Piece(piece, purpose))
     }
 
-    fn choose_reader(&self, have: &Bitfield, among: Among, config: &Config) -> Option<PieceIndex> {
+    fn choose_reader(
+        &self,
+        have: &Bitfield,
+        among: Among,
+        source: Source,
+        config: &Config,
+    ) -> Option<PieceIndex> {
+        let ahead = match source {
+            Source::Agent | Source::Origin => config.reader_window,
+            Source::SharedOrigin if self.last_purpose == Purpose::Reader => return None,
+            Source::SharedOrigin => 1,
+        };
         let share = (self.asked.len() + 1) * config.reader_share_percent / 100;
         if self.reader_pieces >= share.max(1) {
             return None;
         }
-        self.readers.next(|piece| have.contains(piece) && self.picker.allows(piece, among))
+        self.readers.next(ahead, |piece| have.contains(piece) && self.picker.allows(piece, among))
     }
 
     fn choose_endgame(&self, now: Moment, peer: &PeerId, have: &Bitfield, config: &Config) -> Choice {
@@ -129,6 +157,7 @@ impl Fetch {
 
     pub(crate) fn ask(&mut self, now: Moment, peer: PeerId, piece: PieceIndex, purpose: Purpose) {
         self.picker.take(piece);
+        self.last_purpose = purpose;
         if let Some(asked) = self.asked.get_mut(&piece) {
             asked.peers.push(peer);
             return;

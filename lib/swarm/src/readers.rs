@@ -36,13 +36,13 @@ impl Readers {
         Self { readers, turn: 0 }
     }
 
-    /// The first piece that suits, of the reader whose turn it is, or else of the next.
-    pub(crate) fn next(&self, suits: impl Fn(PieceIndex) -> bool) -> Option<PieceIndex> {
+    /// The first piece that suits, of the reader whose turn it is, or else of the next; at most `ahead` pieces ahead of it.
+    pub(crate) fn next(&self, ahead: usize, suits: impl Fn(PieceIndex) -> bool) -> Option<PieceIndex> {
         let (before, after) = self.readers.split_at(self.turn);
         after
             .iter()
             .chain(before)
-            .find_map(|reader| reader.window.iter().copied().find(|&piece| suits(piece)))
+            .find_map(|reader| reader.window.iter().copied().take(ahead.max(1)).find(|&piece| suits(piece)))
     }
 
     /// That piece was asked for: the turn goes on from its reader.
@@ -84,13 +84,18 @@ mod tests {
         have.insert(PieceIndex(1));
         let mut readers = Readers::new(vec![0..4, 10..40, 30..40], &have, 2, 16);
         let mut asked = Vec::new();
-        while let Some(piece) = readers.next(|piece| !asked.contains(&piece)) {
+        while let Some(piece) = readers.next(2, |piece| !asked.contains(&piece)) {
             asked.push(piece);
             readers.served(piece);
         }
         assert_eq!(asked, [0, 10, 2, 11].map(PieceIndex));
         have.insert(PieceIndex(0));
         readers.arrived(PieceIndex(0), &have, 2);
-        assert_eq!(readers.next(|piece| !asked.contains(&piece)), Some(PieceIndex(3)));
+        assert_eq!(readers.next(2, |piece| !asked.contains(&piece)), Some(PieceIndex(3)));
+        assert_eq!(
+            readers.next(1, |piece| !asked.contains(&piece)),
+            None,
+            "the next ones are asked for, and no more are allowed"
+        );
     }
 }

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, VecDeque};
 use shoal_core::{Bitfield, Geometry, PeerId, PieceIndex, Role};
 
 use crate::event::Moment;
-use crate::fetch::Fetch;
+use crate::fetch::{Fetch, Source};
 use crate::finder::Finder;
 use crate::picker::{Counted, Picker};
 
@@ -62,6 +62,16 @@ impl Swarm {
             member.counted = Counted::No;
         }
         self.fetch.take()
+    }
+
+    /// What a member of that role is, as one to be asked.
+    pub(crate) fn source(&self, role: Role) -> Source {
+        let shared = || self.members.values().any(|member| member.role != Role::Origin);
+        match role {
+            Role::Origin if shared() => Source::SharedOrigin,
+            Role::Origin => Source::Origin,
+            Role::Agent | Role::Tracker => Source::Agent,
+        }
     }
 
     /// How many bytes a request takes at most.

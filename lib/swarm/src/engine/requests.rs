@@ -99,7 +99,7 @@ impl Engine {
                 self.in_flight.held_back = true;
                 continue;
             }
-            match fetch.choose(self.now, (id, peer.role), have, &self.config, &mut self.rng) {
+            match fetch.choose(self.now, (id, swarm.source(peer.role)), have, &self.config, &mut self.rng) {
                 Choice::Piece(piece, purpose) => return Some((digest, piece, purpose)),
                 Choice::Later(at) => self.timers.ring_by(self.now, Timer::Swarm(digest), at),
                 Choice::Nothing => {}

@@ -35,6 +35,24 @@ fn readers_leave_half_of_what_is_in_flight_to_rarity() {
 }
 
 #[test]
+fn an_origin_that_agents_share_is_asked_for_few_pieces_of_readers() {
+    let config = Config { requests_per_origin: 8, ..Config::default() };
+    let readers_of = |agents: u8| {
+        let mut bench = Bench::new(config.clone(), 1000);
+        bench.fetch(Bitfield::empty(1000), &[]);
+        bench.event(Event::Demand { digest: blob(0), pieces: std::iter::once(0..1000).collect() });
+        for number in 2..2 + agents {
+            bench.member(number, Role::Agent, Bitfield::empty(1000));
+        }
+        let asked = requests(&bench.member(1, Role::Origin, Bitfield::full(1000)), 1);
+        assert_eq!(asked.len(), 8);
+        asked.into_iter().filter(|&piece| piece < 4).count()
+    };
+    assert_eq!(readers_of(0), 4, "alone with the origin, the whole window is asked for");
+    assert_eq!(readers_of(1), 1, "with another agent, only what the reader waits for");
+}
+
+#[test]
 fn a_reader_waits_at_the_first_missing_piece_of_its_range() {
     let mut bench = Bench::new(Config { requests_per_agent: 1, ..Config::default() }, 50);
     bench.fetch(some(50, 20..30), &[]);
