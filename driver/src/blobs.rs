@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use bytes::{Bytes, BytesMut};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use shoal_core::Digest;
-use shoal_store::{Blob, Store};
+use shoal_store::{Blob, ReadError, Store};
 
 use crate::driver::{ByteRange, ByteStream, Context, FileInfo, MAX_CONTENT_LENGTH};
 use crate::error::{DriverError, Errors};
@@ -38,8 +38,17 @@ impl Blobs {
     }
 
     pub(crate) async fn stat(&self, context: &Context, digest: &Digest) -> Result<FileInfo, DriverError> {
+        let path = data_path(digest);
+        if let Some(blob) = self.store.blob(digest) {
+            match blob.modified().await {
+                Ok(modified) => return Ok(FileInfo { modified, ..file(path, blob.metainfo().length()) }),
+                // Deleted since: the cluster may still have it.
+                Err(ReadError::Gone { .. }) => {}
+                Err(error) => return Err(self.errors.caused(format!("stat {path}"), error)),
+            }
+        }
         let size = self.length(Operation::Stat, context, digest).await?;
-        Ok(file(data_path(digest), size))
+        Ok(file(path, size))
     }
 
     /// The bytes of a range, as they come in.
@@ -88,7 +97,7 @@ impl Blobs {
     }
 }
 
-/// What `stat` says of content. The store does not say when it came; it never changes.
+/// What `stat` says of content of which nobody here knows when it came.
 pub(crate) fn file(path: DriverPath, size: u64) -> FileInfo {
     FileInfo { path, size, modified: SystemTime::UNIX_EPOCH, is_directory: false }
 }

@@ -1,29 +1,63 @@
 //! The contract of a storage driver as tests, for any driver. For tests only.
 //!
-//! The behaviours are those of distribution's driver suite, written anew. A driver whose layout makes one impossible says
-//! so, with its reason, by [`Suite::impossible`]; whatever is not declared must hold. Every case leaves the driver empty,
-//! and that is checked.
+//! The behaviours are those of distribution's driver suite, written anew; [`REFERENCE`] says which case stands for which of
+//! its tests. A driver whose layout makes a case impossible declares that with its reason, by [`Suite::impossible`]: the
+//! case is run all the same, and must end in a clean refusal that changed nothing. Whatever is not declared must hold.
+//! Every case leaves the driver empty, and that is checked.
 
+mod arrival;
+mod bench;
 mod content;
+mod layout;
+mod reference;
 mod stream;
+mod subject;
 mod tree;
+mod walks;
+mod watched;
 
 use std::fmt::{self, Display};
 use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
-use futures_util::TryStreamExt as _;
+use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
-use crate::driver::{ByteRange, Context, FileWriter, StorageDriver, WriteMode};
 use crate::error::DriverError;
 use crate::path::DriverPath;
-use crate::walk::walk;
+
+use bench::Bench;
+use watched::Watched;
+
+pub use layout::{FreeLayout, Layout, RegistryLayout};
+pub use reference::{REFERENCE, Reference};
+pub use subject::{Arriving, Bare, Subject};
 
 /// The suite, for one driver that is empty.
 pub struct Suite {
-    driver: Arc<dyn StorageDriver>,
-    impossible: Vec<(&'static str, &'static str)>,
+    subject: Arc<dyn Subject>,
+    impossible: Vec<Impossible>,
+}
+
+/// A case that a driver's layout makes impossible.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Impossible {
+    /// The case.
+    pub case: &'static str,
+    /// How the driver refuses it.
+    pub refusal: Refusal,
+    /// Why it has to.
+    pub why: &'static str,
+}
+
+/// The errors by which a driver says that it will never do something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// [`DriverError::InvalidPath`]: the layout has no such place.
+    InvalidPath,
+    /// [`DriverError::InvalidRequest`]: the operation is not for that place.
+    InvalidRequest,
+    /// [`DriverError::Unsupported`]: the driver has no such operation.
+    Unsupported,
 }
 
 /// What came out of it.
@@ -31,15 +65,20 @@ pub struct Suite {
 pub struct Report {
     /// The cases that hold.
     pub passed: Vec<&'static str>,
-    /// The cases that do not, and how.
+    /// The cases that were declared impossible, and were refused as declared.
+    pub refused: Vec<Impossible>,
+    /// The cases that do not hold, or were not refused as declared, and how.
     pub failed: Vec<(&'static str, Violation)>,
-    /// The cases that were declared impossible, and why.
-    pub impossible: Vec<(&'static str, &'static str)>,
 }
 
 /// How a driver breaks the contract.
 #[derive(Debug)]
-pub struct Violation(String);
+pub enum Violation {
+    /// It will not do what the case needs.
+    Refused(Refusal, DriverError),
+    /// It does something else.
+    Broken(String),
+}
 
 type Outcome = Result<(), Violation>;
 
@@ -47,13 +86,6 @@ type Outcome = Result<(), Violation>;
 struct Case {
     name: &'static str,
     run: fn(Bench) -> BoxFuture<'static, Outcome>,
-}
-
-/// A driver, in the words that the cases speak.
-#[derive(Clone)]
-struct Bench {
-    driver: Arc<dyn StorageDriver>,
-    context: Context,
 }
 
 /// Fails the case unless the condition holds.
@@ -70,8 +102,10 @@ macro_rules! ensure_error {
     ($bench:expr, $result:expr, $kind:pat) => {
         match $result {
             Err(error @ $kind) => $bench.names_itself(&error)?,
-            Err(other) => return Err(Violation::new(format_args!("wrong error: {other:?}"))),
-            Ok(_) => return Err(Violation::new(concat!(stringify!($result), " succeeded"))),
+            Err(other) => return Err(crate::conformance::Violation::from(other)),
+            Ok(_) => {
+                return Err(crate::conformance::Violation::new(concat!(stringify!($result), " succeeded")))
+            }
         }
     };
 }
@@ -87,34 +121,45 @@ use {ensure, ensure_error};
 
 cases! {
     content:
-        root_exists, valid_paths_hold_content, the_root_holds_no_content, put_content_is_read_back,
-        put_content_replaces_all_of_it, missing_content_is_not_found, concurrent_puts_are_never_mixed,
-        content_over_the_limit_is_for_readers;
+        root_exists, unusual_paths_hold_content, hostile_texts_are_no_paths, foreign_paths_are_refused,
+        folders_hold_no_content, put_content_is_read_back, put_content_replaces_all_of_it,
+        missing_content_is_not_found, planted_content_is_read_back, planted_content_is_described,
+        content_over_the_limit_is_for_readers, concurrent_puts_are_never_mixed, a_redirect_is_a_place;
     stream:
-        written_streams_are_read_back, ranges_give_their_bytes, missing_streams_are_not_found,
-        appending_goes_on_where_it_was, empty_commit_can_be_appended_to, empty_content_can_be_appended_to,
-        appending_to_nothing_is_not_found, uncommitted_content_is_not_visible, cancel_leaves_nothing,
-        a_writer_ends_once, create_truncates_what_was_not_committed, a_path_has_one_writer,
-        streams_are_read_concurrently, files_are_written_concurrently, a_reader_outlives_its_path;
+        written_streams_are_read_back, a_large_stream_is_read_back, ranges_give_their_bytes,
+        missing_streams_are_not_found, appending_goes_on_where_it_was, empty_commit_can_be_appended_to,
+        empty_content_can_be_appended_to, appending_to_nothing_is_not_found,
+        uncommitted_content_is_not_visible, cancel_leaves_nothing, a_writer_ends_once,
+        create_truncates_what_was_not_committed, a_path_has_one_writer, streams_are_read_concurrently,
+        files_are_written_concurrently, a_commit_is_never_mixed_with_what_it_replaces,
+        a_reader_outlives_its_content, a_reader_outlives_a_rewrite;
     tree:
         list_gives_direct_children, missing_folders_are_not_found, rename_moves_content, rename_overwrites,
-        rename_of_nothing_leaves_the_destination, rename_makes_missing_parents, nothing_lies_under_a_file,
-        rename_moves_folders, delete_removes_content, delete_of_nothing_is_not_found, delete_removes_folders,
-        delete_goes_by_whole_parts, delete_removes_what_is_not_committed, stat_tells_size_kind_and_time,
-        walks_see_everything_in_order;
+        a_stream_is_renamed_to_its_place, a_stream_is_renamed_onto_the_same_content,
+        rename_of_nothing_leaves_the_destination, concurrent_renames_to_one_place_agree,
+        concurrent_renames_onto_each_other_lose_one, nothing_lies_under_a_file, rename_moves_folders,
+        delete_removes_a_folder_with_all_in_it, delete_of_one_file_leaves_its_siblings,
+        delete_of_nothing_is_not_found, delete_goes_by_whole_parts, delete_removes_what_is_not_committed,
+        stat_tells_size_kind_and_time;
+    walks:
+        walks_see_everything_in_order, walks_skip_folders, walks_start_after_their_hint,
+        walks_begin_at_a_folder, what_vanishes_during_a_walk_is_skipped;
+    arrival:
+        a_crash_before_the_commit_shows_nothing, an_upload_goes_on_after_a_restart,
+        committed_content_survives_a_restart, a_blob_still_arriving_is_read_as_it_comes;
 }
 
 impl Suite {
-    /// The suite for a driver that is empty.
+    /// The suite for a subject whose driver is empty.
     #[must_use]
-    pub fn new(driver: Arc<dyn StorageDriver>) -> Self {
-        Self { driver, impossible: Vec::new() }
+    pub fn new(subject: Arc<dyn Subject>) -> Self {
+        Self { subject, impossible: Vec::new() }
     }
 
-    /// Declares that the driver's layout makes a case impossible.
+    /// Declares that the driver's layout makes cases impossible, how they are refused, and why.
     #[must_use]
-    pub fn impossible(mut self, case: &'static str, why: &'static str) -> Self {
-        self.impossible.push((case, why));
+    pub fn impossible(mut self, cases: &[&'static str], refusal: Refusal, why: &'static str) -> Self {
+        self.impossible.extend(cases.iter().map(|case| Impossible { case, refusal, why }));
         self
     }
 
@@ -123,27 +168,50 @@ impl Suite {
         CASES.iter().map(|case| case.name)
     }
 
-    /// Runs every case that is not declared impossible, one after the other.
+    /// Runs every case, one after the other.
     pub async fn run(self) -> Report {
         let mut report = Report::default();
-        let bench = Bench { driver: self.driver, context: Context::default() };
         for case in CASES {
-            if let Some(declared) = self.impossible.iter().find(|(name, _)| *name == case.name) {
-                report.impossible.push(*declared);
-                continue;
-            }
-            let outcome = (case.run)(bench.clone()).await;
-            match outcome.and(bench.clear().await) {
-                Ok(()) => report.passed.push(case.name),
-                Err(violation) => report.failed.push((case.name, violation)),
+            let declared = self.impossible.iter().find(|declared| declared.case == case.name);
+            let outcome = match declared {
+                Some(declared) => self.is_refused(case, declared).await,
+                None => (case.run)(self.bench()).await,
+            };
+            match (outcome.and(self.bench().clear().await), declared) {
+                (Ok(()), None) => report.passed.push(case.name),
+                (Ok(()), Some(declared)) => report.refused.push(*declared),
+                (Err(violation), _) => report.failed.push((case.name, violation)),
             }
         }
-        for (name, _) in self.impossible {
-            if Self::cases().all(|case| case != name) {
-                report.failed.push((name, Violation::new("declared impossible, but there is no such case")));
+        for Impossible { case, .. } in self.impossible {
+            if Self::cases().all(|name| name != case) {
+                report.failed.push((case, Violation::new("declared impossible, but there is no such case")));
             }
         }
         report
+    }
+
+    fn bench(&self) -> Bench {
+        Bench::new(Arc::clone(&self.subject))
+    }
+
+    /// Runs a case that must end in a refusal, over a driver that holds something, and looks for what it changed.
+    async fn is_refused(&self, case: &Case, declared: &Impossible) -> Outcome {
+        let content = bytes(1000, WITNESS);
+        let witness = self.subject.plant(content.clone()).await?;
+        let bench = self.bench();
+        let watched = Arc::new(Watched::new(self.subject.driver(), bench.context.clone()));
+        match (case.run)(bench.clone().over(Arc::clone(&watched))).await {
+            Err(Violation::Refused(refusal, error)) if refusal == declared.refusal => {
+                bench.names_itself(&error)?;
+            }
+            Err(other) => return Err(other),
+            Ok(()) => return Err(Violation::new("declared impossible, but it holds")),
+        }
+        watched.outcome()?;
+        ensure!(bench.get(&witness).await? == content, "a refusal changed what was there");
+        self.subject.uproot(&witness).await?;
+        Ok(())
     }
 }
 
@@ -154,93 +222,44 @@ impl Report {
     }
 }
 
+impl Refusal {
+    /// What kind of refusal the error is; `None` if it is something else.
+    fn of(error: &DriverError) -> Option<Self> {
+        match error {
+            DriverError::InvalidPath { .. } => Some(Self::InvalidPath),
+            DriverError::InvalidRequest { .. } => Some(Self::InvalidRequest),
+            DriverError::Unsupported { .. } => Some(Self::Unsupported),
+            _ => None,
+        }
+    }
+}
+
 impl Violation {
     fn new(detail: impl Display) -> Self {
-        Self(detail.to_string())
+        Self::Broken(detail.to_string())
     }
 }
 
 impl Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        match self {
+            Self::Refused(_, error) => write!(f, "refused: {error}"),
+            Self::Broken(detail) => f.write_str(detail),
+        }
     }
 }
 
 impl From<DriverError> for Violation {
     fn from(error: DriverError) -> Self {
-        Self(format!("unexpected error: {error:?}"))
+        match Refusal::of(&error) {
+            Some(refusal) => Self::Refused(refusal, error),
+            None => Self::Broken(format!("unexpected error: {error:?}")),
+        }
     }
 }
 
-impl Bench {
-    async fn get(&self, path: &DriverPath) -> Result<Bytes, DriverError> {
-        self.driver.get_content(&self.context, path).await
-    }
-
-    async fn put(&self, path: &DriverPath, content: impl Into<Bytes>) -> Result<(), DriverError> {
-        self.driver.put_content(&self.context, path, content.into()).await
-    }
-
-    /// Reads a range to its end.
-    async fn read(&self, path: &DriverPath, range: ByteRange) -> Result<Bytes, DriverError> {
-        let stream = self.driver.reader(&self.context, path, range).await?;
-        Ok(stream.try_collect::<BytesMut>().await?.freeze())
-    }
-
-    async fn writer(&self, path: &DriverPath, mode: WriteMode) -> Result<Box<dyn FileWriter>, DriverError> {
-        self.driver.writer(&self.context, path, mode).await
-    }
-
-    /// Writes content in parts of `part` bytes, and commits it.
-    async fn write(&self, path: &DriverPath, content: &Bytes, part: usize) -> Result<(), DriverError> {
-        let mut writer = self.writer(path, WriteMode::Create).await?;
-        for start in (0..content.len()).step_by(part) {
-            writer.write(content.slice(start..content.len().min(start + part))).await?;
-        }
-        writer.commit().await?;
-        writer.close().await
-    }
-
-    async fn rename(&self, from: &DriverPath, to: &DriverPath) -> Result<(), DriverError> {
-        self.driver.rename(&self.context, from, to).await
-    }
-
-    async fn delete(&self, path: &DriverPath) -> Result<(), DriverError> {
-        self.driver.delete(&self.context, path).await
-    }
-
-    /// The children, sorted.
-    async fn list(&self, path: &DriverPath) -> Result<Vec<DriverPath>, DriverError> {
-        let mut children = self.driver.list(&self.context, path).await?;
-        children.sort();
-        Ok(children)
-    }
-
-    async fn walk(&self, from: &DriverPath) -> Result<Vec<DriverPath>, DriverError> {
-        let mut walk = walk(&*self.driver, &self.context, from);
-        let mut seen = Vec::new();
-        while let Some(info) = walk.next().await? {
-            seen.push(info.path);
-        }
-        Ok(seen)
-    }
-
-    fn names_itself(&self, error: &DriverError) -> Outcome {
-        let name = self.driver.name();
-        ensure!(error.to_string().contains(name), "the message does not name {name}: {error}");
-        Ok(())
-    }
-
-    /// Removes what a case left.
-    async fn clear(&self) -> Outcome {
-        for child in self.list(&DriverPath::root()).await? {
-            self.delete(&child).await?;
-        }
-        let left = self.list(&DriverPath::root()).await?;
-        ensure!(left.is_empty(), "still there after all was deleted: {left:?}");
-        Ok(())
-    }
-}
+/// The content that must outlive every refusal.
+const WITNESS: u64 = 4711;
 
 fn path(text: &str) -> DriverPath {
     DriverPath::parse(text).expect("the suite's own paths are valid")
@@ -249,11 +268,13 @@ fn path(text: &str) -> DriverPath {
 /// Bytes that differ from those of another seed, and from themselves at another offset.
 fn bytes(length: usize, seed: u64) -> Bytes {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let next = std::iter::repeat_with(move || {
+    let mut bytes = Vec::with_capacity(length + 8);
+    while bytes.len() < length {
         state ^= state << 13;
         state ^= state >> 7;
         state ^= state << 17;
-        state as u8
-    });
-    next.take(length).collect()
+        bytes.extend_from_slice(&state.to_le_bytes());
+    }
+    bytes.truncate(length);
+    bytes.into()
 }

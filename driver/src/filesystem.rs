@@ -2,8 +2,8 @@
 //!
 //! `tree/` holds what is visible, `pending/` what is written and not committed (under the same paths, so that it survives
 //! a restart), `temporary/` what nobody needs after a crash; it is emptied at the first use. Content enters the tree
-//! by one rename, after its bytes are on disk: it is old or new at every instant. Disk work runs off the async threads, a
-//! bounded number at a time. One process owns the directory.
+//! by one rename, after its bytes are on disk: it is old or new at every instant, and a put brings along the directories
+//! that it needs. Disk work runs off the async threads, a bounded number at a time. One process owns the directory.
 
 mod disk;
 mod place;

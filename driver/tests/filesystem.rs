@@ -74,6 +74,37 @@ async fn operations_leave_no_temporary_file() {
     assert_eq!(files_in(&directory.path().join("pending")), 0, "a committed upload left its folders");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_directory_is_never_seen_without_what_it_was_made_for() {
+    let (directory, context) = (tempfile::tempdir().unwrap(), Context::default());
+    let driver = FilesystemDriver::new(directory.path());
+    let writing = (0..40).map(|number| {
+        let (driver, context) = (driver.clone(), context.clone());
+        tokio::spawn(async move {
+            // Two at a time make the same directories.
+            let file = path(&format!("/tags/{}/current/link-{}", number / 2, number % 2));
+            driver.put_content(&context, &file, Bytes::from_static(b"x")).await.unwrap();
+        })
+    });
+    let mut writing = tokio::task::JoinSet::from_iter(writing);
+    let mut written = 0;
+    while written < 40 {
+        for tag in driver.list(&context, &path("/tags")).await.unwrap_or_default() {
+            let links = driver.list(&context, &tag.child("current").unwrap()).await.unwrap();
+            assert!(!links.is_empty(), "{tag} has nothing");
+        }
+        while let Some(ended) = writing.try_join_next() {
+            ended.unwrap().unwrap();
+            written += 1;
+        }
+    }
+    for number in 0..40 {
+        let file = path(&format!("/tags/{}/current/link-{}", number / 2, number % 2));
+        assert_eq!(driver.get_content(&context, &file).await.unwrap(), "x");
+    }
+    assert_eq!(files_in(&directory.path().join("temporary")), 0);
+}
+
 #[tokio::test]
 async fn no_symbolic_link_leads_out_of_the_directory() {
     let (directory, outside, context) =

@@ -1,10 +1,11 @@
 //! What the filesystem driver does on disk: plain blocking calls.
 //!
-//! Crash story: bytes are synced before the rename that makes them visible, and the directory after it. Deleting is a
+//! Crash story: bytes are synced before the rename that makes them visible, and the directory after it; new directories
+//! are made elsewhere and moved in with the file for which they are made, so that none is seen empty. Deleting is a
 //! rename into `temporary/`, so a tree goes away at one instant, and a crash leaves it to be emptied at the next start.
 
 use std::fs::{self, File, TryLockError};
-use std::io::{self, ErrorKind, Read as _, Write as _};
+use std::io::{self, ErrorKind, Read as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -81,24 +82,63 @@ impl Disk {
         if metadata.is_file() { Ok((file, metadata.size())) } else { Err(DiskError::Missing) }
     }
 
-    /// Replaces the content of a file.
+    /// Replaces the content of a file. Directories that it needs appear with it, at the same instant: what is listed has
+    /// the content that it was made for.
     pub(super) fn put(&self, path: &DriverPath, content: &[u8]) -> Result<(), DiskError> {
         self.prepare()?;
+        let mut retries = 0..MAX_PUT_RETRIES;
+        loop {
+            match self.try_put(path, content) {
+                Err(error) if is_changed_tree(&error) && retries.next().is_some() => {}
+                other => return Ok(other?),
+            }
+        }
+    }
+
+    fn try_put(&self, path: &DriverPath, content: &[u8]) -> io::Result<()> {
+        let top = self.tree.topmost_missing(path)?;
+        if top == *path {
+            self.replace(path, content)
+        } else {
+            self.put_with_directories(path, &top, content)
+        }
+    }
+
+    fn replace(&self, path: &DriverPath, content: &[u8]) -> io::Result<()> {
         let temporary = temporary_path();
         let new = self.temporary.spot(&temporary)?;
         let write = || {
-            let mut file = new.open(OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL)?;
-            file.write_all(content)?;
-            file.sync_all()?;
-            let spot = self.tree.make_spot(path)?;
+            new.write_new(content)?;
+            let spot = self.tree.spot(path)?;
             new.move_to(&spot)?;
             spot.sync()
         };
-        write().map_err(|error| {
-            // What is left is removed at the next start too.
-            let _ = new.unlink();
-            error.into()
-        })
+        // What is left is removed at the next start too.
+        write().inspect_err(|_| _ = new.unlink())
+    }
+
+    /// Makes `top`, which lies above `path` and is missing, with all that is below, and moves it into the tree.
+    fn put_with_directories(&self, path: &DriverPath, top: &DriverPath, content: &[u8]) -> io::Result<()> {
+        let above = top.parts().count() - 1;
+        let below = |count| -> String {
+            path.parts().skip(above).take(count).map(|part| format!("/{part}")).collect()
+        };
+        let (first, whole) = (DriverPath::from_valid(&below(1)), DriverPath::from_valid(&below(usize::MAX)));
+        let staging = self.temporary.path().join(&temporary_path().as_str()[1..]);
+        let staging = Place::new(staging, Durability::Synced);
+        let write = || {
+            make_directories(staging.path())?;
+            let file = staging.make_spot(&whole)?;
+            file.write_new(content)?;
+            file.sync()?;
+            let spot = self.tree.spot(top)?;
+            staging.spot(&first)?.move_to(&spot)?;
+            spot.sync()
+        };
+        let written = write();
+        // What is left is removed at the next start too.
+        let _ = fs::remove_dir_all(staging.path());
+        written
     }
 
     pub(super) fn stat(&self, path: &DriverPath) -> Result<FileInfo, DiskError> {
@@ -264,7 +304,7 @@ impl Disk {
     fn prepare(&self) -> Result<(), DiskError> {
         let mut prepared = self.prepared.lock().unwrap_or_else(PoisonError::into_inner);
         if !*prepared {
-            make_directories(self.tree.path())?;
+            self.tree.make_root()?;
             make_directories(self.pending.path())?;
             match fs::remove_dir_all(self.temporary.path()) {
                 Err(error) if error.kind() != ErrorKind::NotFound => return Err(error.into()),
@@ -285,6 +325,12 @@ fn seen(error: io::Error) -> DiskError {
     }
 }
 
+/// Whether others made, or deleted, the directories meanwhile: a directory was to be moved to where one is by now, or into
+/// one that is gone.
+fn is_changed_tree(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::DirectoryNotEmpty | ErrorKind::AlreadyExists | ErrorKind::NotFound)
+}
+
 fn temporary_path() -> DriverPath {
     DriverPath::from_valid(&format!("/{}", Uuid::new_v4().simple()))
 }
@@ -299,3 +345,7 @@ fn modified(stat: &Stat) -> SystemTime {
     let nanoseconds = u32::try_from(stat.st_mtime_nsec).unwrap_or_default();
     SystemTime::UNIX_EPOCH + Duration::new(seconds, nanoseconds)
 }
+
+/// How often a put starts over because the directories above it changed. Whoever was first has made them, so once or
+/// twice is what it takes; more means that they are deleted as fast as they are made.
+const MAX_PUT_RETRIES: usize = 16;

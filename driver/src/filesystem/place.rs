@@ -2,9 +2,10 @@
 //!
 //! So nothing that lies inside can lead outside, whatever somebody put there.
 
-use std::fs::File;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Write as _};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat};
@@ -70,6 +71,32 @@ impl Place {
         Ok(Spot { directory: directory?, name })
     }
 
+    /// The highest directory above `path` that is not there; `path` itself if none is missing.
+    pub(super) fn topmost_missing(&self, path: &DriverPath) -> io::Result<DriverPath> {
+        let (parent, _) = split(path)?;
+        let mut directory = self.root()?;
+        for (depth, part) in parent.parts().enumerate() {
+            directory = match open_directory(&directory, part) {
+                Err(Errno::NOENT) => {
+                    let parts = path.parts().take(depth + 1).map(|part| format!("/{part}"));
+                    return Ok(DriverPath::from_valid(&parts.collect::<String>()));
+                }
+                other => other?,
+            };
+        }
+        Ok(path.clone())
+    }
+
+    /// Makes the place itself, and its name durable, whoever made it.
+    pub(super) fn make_root(&self) -> io::Result<()> {
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.root)?;
+        // The place, the driver's directory, and the one in which that lies.
+        for directory in self.root.canonicalize()?.ancestors().skip(1).take(2) {
+            File::open(directory)?.sync_all()?;
+        }
+        Ok(())
+    }
+
     /// Removes the directories above `path` that hold nothing.
     pub(super) fn prune_above(&self, path: &DriverPath) -> io::Result<()> {
         let mut above = path.parent();
@@ -101,6 +128,13 @@ impl Spot<'_> {
         // Without NONBLOCK the open of a pipe that somebody put there would wait for ever.
         let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
         Ok(rustix::fs::openat(&self.directory, self.name, flags, Mode::RUSR | Mode::WUSR)?.into())
+    }
+
+    /// A new file with that content, whose bytes are durable.
+    pub(super) fn write_new(&self, content: &[u8]) -> io::Result<()> {
+        let mut file = self.open(OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL)?;
+        file.write_all(content)?;
+        file.sync_all()
     }
 
     /// Moves what is there to another spot. What was there is replaced.

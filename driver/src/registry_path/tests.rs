@@ -157,6 +157,73 @@ fn places_that_the_layout_does_not_have_are_refused() {
     assert!(matches!(parse(&in_repositories("a/_manifests/tags/.t")), Err(RegistryPathFault::Name(_))));
 }
 
+/// What a client may try in any part of a path.
+const HOSTILE: &[&str] = &[
+    "",
+    ".",
+    "..",
+    "../..",
+    "..\\..",
+    "%2e%2e",
+    "%252e%252e",
+    "%2f",
+    "%00",
+    "\0",
+    "a\0",
+    "a\n",
+    "\r\n",
+    " ",
+    "a b",
+    "\u{ff41}",
+    "\u{202e}a",
+    "a:b",
+    "sha256:",
+    "a@b",
+    "a;b",
+    "a?b",
+    "a#b",
+    "a*",
+    "~",
+    "$HOME",
+    "+7",
+    "-",
+    "--",
+    ".a",
+    "-a",
+];
+
+#[test]
+fn hostile_parts_are_refused_in_every_place() {
+    let id = ID;
+    for hostile in HOSTILE.iter().copied().chain([&*"a".repeat(300), &*"a/".repeat(2500)]) {
+        for text in [
+            format!("/docker/{hostile}"),
+            format!("/docker/registry/{hostile}/repositories"),
+            in_repositories(&format!("{hostile}/_layers")),
+            in_repositories(&format!("a/{hostile}/_layers")),
+            in_repositories(&format!("a/_manifests/{hostile}")),
+            in_repositories(&format!("a/_manifests/tags/{hostile}/current/link")),
+            in_repositories(&format!("a/_manifests/tags/t/index/{hostile}/{HEX}/link")),
+            in_repositories(&format!("a/_manifests/revisions/sha256/{hostile}/link")),
+            in_repositories(&format!("a/_layers/sha256/{HEX}{hostile}x/link")),
+            in_repositories(&format!("a/_uploads/{hostile}/data")),
+            in_repositories(&format!("a/_uploads/{id}/hashstates/sha256/{hostile}")),
+            in_repositories(&format!("a/_uploads/{id}/{hostile}/sha256/7")),
+            format!("/docker/registry/v2/blobs/sha256/{hostile}/{HEX}/data"),
+            format!("/docker/registry/v2/blobs/sha256/ba/{hostile}/data"),
+            format!("/docker/registry/v2/blobs/sha256/ba/{HEX}/{hostile}"),
+        ] {
+            let parsed = DriverPath::parse(&text).map(|path| RegistryPath::parse(&path));
+            assert!(!matches!(parsed, Ok(Ok(_))), "{text:?}");
+        }
+    }
+}
+
+#[test]
+fn what_only_a_pull_through_cache_keeps_has_no_place() {
+    assert_eq!(parse("/scheduler-state.json"), Err(RegistryPathFault::NoSuchPlace));
+}
+
 #[test]
 fn the_longest_names_still_make_a_path() {
     let longest = RegistryPath::TagIndexEntryLink(

@@ -11,13 +11,13 @@ use shoal_driver::{
     ByteRange, ByteStream, Context, DriverError, DriverPath, FilesystemDriver, ReadOnlyDriver,
     ReadWriteDriver, RegistryPath, Signer, StorageDriver, TransferError, Transferer, WriteMode,
 };
-use shoal_store::{Config, Store};
+use shoal_store::{Config, Entry, Store};
 use tempfile::TempDir;
 
 /// The other node: what is durable in the cluster.
 pub(crate) struct Cluster {
-    /// The store of the node under test, from which an upload is read.
-    local: Store,
+    /// The store of the node under test: an upload is read from it, and what arrives in it is read as it comes.
+    local: Mutex<Store>,
     remote: Store,
     state: Mutex<State>,
     _directory: TempDir,
@@ -60,10 +60,10 @@ pub(crate) fn tag(text: &str) -> Tag {
 }
 
 impl Cluster {
-    async fn new(local: Store) -> Arc<Self> {
+    pub(crate) async fn new(local: Store) -> Arc<Self> {
         let directory = tempfile::tempdir().unwrap();
         let remote = open_store(&directory, "remote").await;
-        Arc::new(Self { local, remote, state: Mutex::default(), _directory: directory })
+        Arc::new(Self { local: Mutex::new(local), remote, state: Mutex::default(), _directory: directory })
     }
 
     /// Gives the cluster a blob of a repository.
@@ -71,8 +71,28 @@ impl Cluster {
         let digest = Digest::sha256(&content);
         let sign = signer();
         self.remote.put(content, &digest, move |metainfo| sign(metainfo)).await.unwrap();
-        self.state.lock().unwrap().members.insert((repository.clone(), digest));
+        self.admit(repository, &digest);
         digest
+    }
+
+    /// Takes a blob away from the cluster.
+    pub(crate) async fn forget(&self, digest: &Digest) {
+        self.remote.delete(digest).await.unwrap();
+    }
+
+    /// The node under test has been started anew.
+    pub(crate) fn set_local(&self, store: Store) {
+        *self.local.lock().unwrap() = store;
+    }
+
+    /// What the node under test has.
+    fn local(&self) -> Store {
+        self.local.lock().unwrap().clone()
+    }
+
+    /// Makes the blob, of which there may be nothing yet, the repository's.
+    pub(crate) fn admit(&self, repository: &RepositoryName, digest: &Digest) {
+        self.state.lock().unwrap().members.insert((repository.clone(), *digest));
     }
 
     pub(crate) fn has(&self, digest: &Digest) -> bool {
@@ -99,23 +119,27 @@ impl Cluster {
         Ok(())
     }
 
-    fn find(
-        &self,
-        repository: Option<&RepositoryName>,
-        digest: &Digest,
-    ) -> Result<shoal_store::Blob, TransferError> {
+    fn find(&self, repository: Option<&RepositoryName>, digest: &Digest) -> Result<Entry, TransferError> {
         self.reach()?;
         if repository.is_some_and(|repository| !self.is_member(repository, digest)) {
             return Err(TransferError::NotFound);
         }
-        self.remote.blob(digest).ok_or(TransferError::NotFound)
+        let arriving = self.local().entry(digest).filter(|entry| matches!(entry, Entry::Partial(_)));
+        arriving.or_else(|| self.remote.entry(digest)).ok_or(TransferError::NotFound)
+    }
+}
+
+fn length_of(entry: &Entry) -> u64 {
+    match entry {
+        Entry::Whole(blob) => blob.metainfo().length(),
+        Entry::Partial(partial) => partial.metainfo().length(),
     }
 }
 
 #[async_trait]
 impl Transferer for Cluster {
     async fn stat(&self, repository: Option<&RepositoryName>, digest: &Digest) -> Result<u64, TransferError> {
-        Ok(self.find(repository, digest)?.metainfo().length())
+        Ok(length_of(&self.find(repository, digest)?))
     }
 
     async fn open(
@@ -124,8 +148,12 @@ impl Transferer for Cluster {
         digest: &Digest,
         range: ByteRange,
     ) -> Result<ByteStream, TransferError> {
-        let blob = self.find(repository, digest)?;
-        let reader = blob.reader(range.within(blob.metainfo().length()));
+        let entry = self.find(repository, digest)?;
+        let range = range.within(length_of(&entry));
+        let reader = match entry {
+            Entry::Whole(blob) => blob.reader(range),
+            Entry::Partial(partial) => partial.reader(range),
+        };
         let bytes = stream::unfold(reader, |mut reader| async move {
             let bytes = reader.next().await?;
             let bytes = bytes
@@ -141,7 +169,7 @@ impl Transferer for Cluster {
         digest: &Digest,
     ) -> Result<(), TransferError> {
         self.reach()?;
-        let blob = self.local.blob(digest).ok_or(TransferError::NotFound)?;
+        let blob = self.local().blob(digest).ok_or(TransferError::NotFound)?;
         if self.remote.blob(digest).is_none() {
             let mut content = BytesMut::new();
             let mut reader = blob.reader(0..blob.metainfo().length());
@@ -153,7 +181,7 @@ impl Transferer for Cluster {
             put.map_err(|error| TransferError::Failed(error.into()))?;
         }
         if let Some(repository) = repository {
-            self.state.lock().unwrap().members.insert((repository.clone(), *digest));
+            self.admit(repository, digest);
         }
         Ok(())
     }

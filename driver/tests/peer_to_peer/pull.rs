@@ -136,3 +136,15 @@ async fn the_root_is_there_and_paths_outside_of_the_layout_are_invalid() {
     let list = agent.list(&RegistryPath::BlobData(Digest::sha256(b"x"))).await;
     assert!(matches!(list, Err(DriverError::InvalidRequest { .. })));
 }
+
+#[tokio::test]
+async fn a_walk_passes_on_the_error_that_it_meets() {
+    let agent = Node::agent().await;
+    let root = DriverPath::root();
+    let mut walk = shoal_driver::walk(&*agent.driver, &agent.context, &root);
+    for expected in ["/docker", "/docker/registry", "/docker/registry/v2", "/docker/registry/v2/blobs"] {
+        assert_eq!(walk.next().await.unwrap().unwrap().path.as_str(), expected);
+    }
+    // An agent cannot list its blobs.
+    assert!(matches!(walk.next().await, Err(DriverError::Unsupported { .. })));
+}

@@ -175,6 +175,36 @@ async fn a_mount_makes_the_blob_the_other_repositorys_in_the_cluster() {
 }
 
 #[tokio::test]
+async fn deleting_a_tag_leaves_those_whose_names_begin_with_it() {
+    let origin = Node::origin().await;
+    let digest = push_manifest(&origin, &Bytes::from_static(b"{}"), "7").await;
+    for name in ["7-alpine", "7.1", "70"] {
+        push_manifest(&origin, &Bytes::from_static(b"{}"), name).await;
+    }
+    origin.delete(&RegistryPath::Tag(repository(), tag("7"))).await.unwrap();
+    for name in ["7-alpine", "7.1", "70"] {
+        let current = origin.get(&RegistryPath::TagCurrentLink(repository(), tag(name))).await.unwrap();
+        assert_eq!(current, digest.to_string());
+        let history = origin.get(&RegistryPath::TagIndexEntryLink(repository(), tag(name), digest)).await;
+        assert_eq!(history.unwrap(), digest.to_string());
+    }
+}
+
+#[tokio::test]
+async fn a_blob_is_as_old_as_its_stay_in_the_store() {
+    let origin = Node::origin().await;
+    let before = std::time::SystemTime::now() - std::time::Duration::from_secs(2);
+    let digest = push_layer(&origin, &Bytes::from_static(b"content")).await;
+    let path = RegistryPath::BlobData(digest).to_driver_path();
+    let info = origin.driver.stat(&origin.context, &path).await.unwrap();
+    assert!(info.modified > before && info.modified <= std::time::SystemTime::now(), "{info:?}");
+    let elsewhere = origin.cluster.seed(&repository(), Bytes::from_static(b"elsewhere")).await;
+    let path = RegistryPath::BlobData(elsewhere).to_driver_path();
+    let info = origin.driver.stat(&origin.context, &path).await.unwrap();
+    assert_eq!(info.modified, std::time::SystemTime::UNIX_EPOCH, "nobody here knows");
+}
+
+#[tokio::test]
 async fn a_blob_that_only_the_cluster_has_is_read_from_there() {
     let origin = Node::origin().await;
     let content = Bytes::from(vec![9; 1_500_000]);

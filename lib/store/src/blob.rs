@@ -4,9 +4,12 @@
 //! microseconds beside the copy of a MiB, and no table of open files needs a limit.
 
 use std::fs::File;
+use std::io;
 use std::ops::Range;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use shoal_core::{Digest, Metainfo, PieceIndex, SignedMetainfo};
@@ -54,15 +57,34 @@ impl Blob {
         blocking(move || blob.read_piece_blocking(piece)).await
     }
 
+    /// When its file last changed, in bytes or in place: not before the blob entered the store, so that whoever collects
+    /// garbage by age spares what a slow upload has just become.
+    pub async fn modified(&self) -> Result<SystemTime, ReadError> {
+        let blob = self.clone();
+        blocking(move || blob.modified_blocking()).await
+    }
+
     pub(crate) fn digest(&self) -> Digest {
         *self.metainfo().digest()
     }
 
     pub(crate) fn open(&self) -> Result<File, ReadError> {
-        disk::open_file(&self.0.path).map_err(|error| match error.kind() {
-            std::io::ErrorKind::NotFound => ReadError::Gone { digest: self.digest() },
-            _ => ReadError::Disk { digest: self.digest(), source: error.into_source() },
-        })
+        disk::open_file(&self.0.path).map_err(|error| self.unreadable(error.into_source()))
+    }
+
+    fn modified_blocking(&self) -> Result<SystemTime, ReadError> {
+        let file = self.0.path.symlink_metadata().map_err(|error| self.unreadable(error))?;
+        // A rename into the store keeps the time of the last write; only the time of change tells of it.
+        let changed = Duration::new(file.ctime().try_into().unwrap_or(0), file.ctime_nsec() as u32);
+        let written = file.modified().map_err(|error| self.unreadable(error))?;
+        Ok(written.max(SystemTime::UNIX_EPOCH + changed))
+    }
+
+    fn unreadable(&self, source: io::Error) -> ReadError {
+        match source.kind() {
+            io::ErrorKind::NotFound => ReadError::Gone { digest: self.digest() },
+            _ => ReadError::Disk { digest: self.digest(), source },
+        }
     }
 
     fn read_piece_blocking(&self, index: PieceIndex) -> Result<Bytes, ReadError> {
@@ -72,5 +94,37 @@ impl Blob {
         let file = self.open()?;
         disk::read_at(&file, piece.offset, piece.length as usize)
             .map_err(|source| ReadError::Disk { digest, source })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, File};
+    use std::time::{Duration, SystemTime};
+
+    use shoal_core::Digest;
+
+    use crate::ReadError;
+    use crate::testing::{Scene, proof};
+
+    #[tokio::test]
+    async fn an_old_file_is_as_young_as_its_blob() {
+        let scene = Scene::open().await;
+        let file = scene.directory.path().join("upload");
+        fs::write(&file, "content").unwrap();
+        let entered = File::open(&file).unwrap().metadata().unwrap().modified().unwrap();
+        File::options()
+            .write(true)
+            .open(&file)
+            .unwrap()
+            .set_modified(entered - Duration::from_secs(7 * 24 * 3600))
+            .unwrap();
+        let digest = Digest::sha256(b"content");
+        let blob = scene.store.import(&file, &digest, |_| proof()).await.unwrap();
+        let modified = blob.modified().await.unwrap();
+        assert!(modified >= entered && modified <= SystemTime::now() + Duration::from_secs(1));
+
+        scene.store.delete(&digest).await.unwrap();
+        assert!(matches!(blob.modified().await, Err(ReadError::Gone { .. })));
     }
 }

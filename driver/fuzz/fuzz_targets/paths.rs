@@ -1,0 +1,8 @@
+//! Feeds the path grammar with whatever the fuzzer thinks of.
+
+#![no_main]
+
+#[path = "../properties.rs"]
+mod properties;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| properties::check(bytes));
