@@ -1,0 +1,52 @@
+//! What a driver's refusal is in S3: the codes that the registry's driver and the SDK below it act on.
+//!
+//! An SDK asks again after a 5xx, so only what may work later is one. Messages name the key's path; sources stay in logs.
+
+use s3s::{S3Error, S3ErrorCode};
+use shoal_driver::DriverError;
+
+/// Why an object cannot be read.
+#[allow(clippy::needless_pass_by_value, reason = "it is what `map_err` calls")]
+pub(crate) fn read_failed(error: DriverError) -> S3Error {
+    match &error {
+        DriverError::Unsupported { .. } => refused(S3ErrorCode::NotImplemented, &error),
+        _ => failed(&error),
+    }
+}
+
+/// Why an object cannot be written, moved or deleted.
+#[allow(clippy::needless_pass_by_value, reason = "it is what `map_err` calls")]
+pub(crate) fn write_failed(error: DriverError) -> S3Error {
+    match &error {
+        DriverError::Unsupported { .. } => refused(S3ErrorCode::AccessDenied, &error),
+        _ => failed(&error),
+    }
+}
+
+/// A refusal of this crate's own.
+pub(crate) fn refusal(code: S3ErrorCode, message: impl Into<String>) -> S3Error {
+    S3Error::with_message(code, message.into())
+}
+
+/// Nothing has that key, and nothing can.
+pub(crate) fn no_such_key(key: &str) -> S3Error {
+    refusal(S3ErrorCode::NoSuchKey, format!("no object has the key {}", key.escape_debug()))
+}
+
+fn failed(error: &DriverError) -> S3Error {
+    let code = match error {
+        DriverError::PathNotFound { .. } | DriverError::InvalidPath { .. } => S3ErrorCode::NoSuchKey,
+        DriverError::InvalidRequest { .. } | DriverError::Unsupported { .. } => S3ErrorCode::InvalidRequest,
+        DriverError::DigestMismatch { .. } => S3ErrorCode::BadDigest,
+        DriverError::Unavailable { .. } => S3ErrorCode::ServiceUnavailable,
+        DriverError::Failed { .. } => {
+            tracing::error!(%error, source = ?std::error::Error::source(error), "the driver failed");
+            return refusal(S3ErrorCode::InternalError, "the storage driver failed");
+        }
+    };
+    refused(code, error)
+}
+
+fn refused(code: S3ErrorCode, error: &DriverError) -> S3Error {
+    refusal(code, error.to_string())
+}

@@ -1,0 +1,82 @@
+//! Bodies that are taken whole before the driver sees a byte of them: parts of uploads, and small objects.
+//!
+//! A part that breaks off, or has not the hash that was signed, must not leave bytes behind in an upload that is only
+//! ever appended to. So it is held until it is whole and proved; how much is held at one moment is bounded for all.
+
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use futures_util::StreamExt as _;
+use s3s::dto::StreamingBlob;
+use s3s::{S3ErrorCode, S3Result};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::error::refusal;
+
+/// The largest part: the registry's `chunksize` is 10 MiB by default, and its last part can be half as much again.
+pub(crate) const MAX_PART_LENGTH: u64 = 64 * 1024 * 1024;
+
+/// Bytes of all parts that are held at one moment: 25 of the usual size. One more waits for its turn.
+const MAX_HELD: u64 = 256 * 1024 * 1024;
+
+/// The unit in which memory is handed out, so that a large amount fits the semaphore's count.
+const UNIT: u64 = 4096;
+
+/// The memory for bodies.
+#[derive(Clone)]
+pub(crate) struct Memory(Arc<Semaphore>);
+
+/// A body that is whole and proved, and holds its share of the memory.
+pub(crate) struct Held {
+    pub(crate) bytes: Bytes,
+    _share: OwnedSemaphorePermit,
+}
+
+impl Memory {
+    pub(crate) fn new() -> Self {
+        Self(Arc::new(Semaphore::new(usize::try_from(MAX_HELD / UNIT).unwrap_or(Semaphore::MAX_PERMITS))))
+    }
+
+    /// Takes a body of the length that its header says, and at most `limit` bytes.
+    pub(crate) async fn hold(
+        &self,
+        body: Option<StreamingBlob>,
+        length: Option<i64>,
+        limit: u64,
+    ) -> S3Result<Held> {
+        let length = length.and_then(|length| u64::try_from(length).ok());
+        let length =
+            length.ok_or_else(|| refusal(S3ErrorCode::MissingContentLength, "content-length is missing"))?;
+        let too_large =
+            || refusal(S3ErrorCode::EntityTooLarge, format!("a body of this kind has at most {limit} bytes"));
+        if length > limit {
+            return Err(too_large());
+        }
+        let units = u32::try_from(length.div_ceil(UNIT)).map_err(|_| too_large())?;
+        let share = Arc::clone(&self.0).acquire_many_owned(units).await.expect("nobody closes the semaphore");
+        Ok(Held { bytes: whole(body, length).await?, _share: share })
+    }
+}
+
+/// Exactly `length` bytes. The stream's own errors are those of the signature's and checksums' proof.
+async fn whole(body: Option<StreamingBlob>, length: u64) -> S3Result<Bytes> {
+    let mut bytes = BytesMut::new();
+    if let Some(mut body) = body {
+        while let Some(more) = body.next().await {
+            let more = more
+                .map_err(|error| refusal(S3ErrorCode::IncompleteBody, format!("the body ended: {error}")))?;
+            if (bytes.len() + more.len()) as u64 > length {
+                return Err(refusal(
+                    S3ErrorCode::InvalidRequest,
+                    "the body is longer than its content-length",
+                ));
+            }
+            bytes.extend_from_slice(&more);
+        }
+    }
+    if bytes.len() as u64 == length {
+        Ok(bytes.freeze())
+    } else {
+        Err(refusal(S3ErrorCode::IncompleteBody, "the body is shorter than its content-length"))
+    }
+}
