@@ -47,10 +47,12 @@ pub enum BindError {
     #[error(transparent)]
     Config(#[from] ConfigError),
     /// The certificate is not a tracker's: no node would talk to it.
-    #[error("the certificate is for role {0}, and a tracker needs one for role tracker")]
+    #[error(
+        "the certificate of this node is for the role {0}, not tracker: issue one with `shoal ca issue --role tracker`"
+    )]
     Role(Role),
     /// The address cannot be listened on.
-    #[error("cannot listen on {address}")]
+    #[error("cannot listen on {address} for agents and origins: free it, or set `listen` to another")]
     Listen {
         /// What was configured.
         address: SocketAddr,

@@ -21,6 +21,8 @@ pub struct State {
     blobs: HashMap<Digest, Holders>,
     origins: BTreeSet<PeerId>,
     holdings: usize,
+    /// Every [`Stake::Asked`] there is, those that end first in front.
+    asked: BTreeSet<(Instant, PeerId, Digest)>,
 }
 
 /// Limits of what is kept. Beyond them a node is told so, and what is known stays.
@@ -94,8 +96,17 @@ struct Node {
     holdings: HashSet<Digest>,
 }
 
-/// Each holder, and whether it has every piece; ordered, so that the same history gives the same answers.
-type Holders = BTreeMap<PeerId, bool>;
+/// Each holder, and why it counts as one; ordered, so that the same history gives the same answers.
+type Holders = BTreeMap<PeerId, Stake>;
+
+/// Why a node counts as a holder of a blob.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stake {
+    /// It asked for the blob, and so will have some of it soon. Unless it announces it, it only wanted to know.
+    Asked { until: Instant },
+    /// It said so.
+    Announced { complete: bool },
+}
 
 impl State {
     /// Knows nobody yet; each announce is good for `lease`.
@@ -108,6 +119,7 @@ impl State {
             blobs: HashMap::new(),
             origins: BTreeSet::new(),
             holdings: 0,
+            asked: BTreeSet::new(),
         }
     }
 
@@ -125,16 +137,26 @@ impl State {
         }
         self.make_room(&id, added.len(), &added)?;
         for Holding { digest, complete } in added {
-            self.insert_holding(&id, digest, |_| complete);
+            self.hold(&id, digest, Stake::Announced { complete });
         }
         Ok(if everything { Memory::Known } else { memory })
     }
 
     /// An agent that asks for a blob has its first pieces in a moment: from now on others who ask meet it. A node without
-    /// a lease is left out, since nobody would know where to reach it; so is one at a limit.
+    /// a lease is left out, since nobody would know where to reach it; so is one at a limit. One that does not announce
+    /// the blob within a lease only wanted to know of it.
     pub fn join(&mut self, now: Instant, id: &PeerId, digest: Digest) {
-        if self.node(now, id).is_some() && self.make_room(id, 1, &[]).is_ok() {
-            self.insert_holding(id, digest, |complete| complete.unwrap_or(false));
+        if self.node(now, id).is_none() {
+            return;
+        }
+        let stake = self.blobs.get(&digest).and_then(|holders| holders.get(id));
+        let may_ask = match stake {
+            Some(Stake::Announced { .. }) => false,
+            Some(Stake::Asked { .. }) => true,
+            None => self.make_room(id, 1, &[]).is_ok(),
+        };
+        if may_ask {
+            self.hold(id, digest, Stake::Asked { until: now + self.lease });
         }
     }
 
@@ -145,12 +167,17 @@ impl State {
         self.origins.remove(id);
     }
 
-    /// Forgets every node whose lease has run out.
+    /// Forgets every node whose lease has run out, and who asked for a blob and never announced it.
     pub fn sweep(&mut self, now: Instant) {
         let gone: Vec<_> =
             self.nodes.iter().filter(|(_, node)| node.expires <= now).map(|(id, _)| *id).collect();
         for id in gone {
             self.leave(&id);
+        }
+        while self.asked.first().is_some_and(|(until, ..)| *until <= now)
+            && let Some((_, id, digest)) = self.asked.pop_first()
+        {
+            self.remove_holding(&id, &digest);
         }
     }
 
@@ -160,11 +187,14 @@ impl State {
     pub fn candidates(&self, now: Instant, digest: &Digest) -> Vec<Candidate<'_>> {
         let none = Holders::new();
         let holders = self.blobs.get(digest).unwrap_or(&none);
-        let unknown = self.origins.iter().filter(|id| !holders.contains_key(id)).map(|id| (id, &false));
-        holders
-            .iter()
+        let known = holders.iter().filter_map(|(id, stake)| match *stake {
+            Stake::Asked { until } => (now < until).then_some((id, false)),
+            Stake::Announced { complete } => Some((id, complete)),
+        });
+        let unknown = self.origins.iter().filter(|id| !holders.contains_key(id)).map(|id| (id, false));
+        known
             .chain(unknown)
-            .filter_map(|(id, &complete)| Some(Candidate { address: &self.node(now, id)?.address, complete }))
+            .filter_map(|(id, complete)| Some(Candidate { address: &self.node(now, id)?.address, complete }))
             .collect()
     }
 
@@ -239,14 +269,18 @@ impl State {
         Ok(())
     }
 
-    fn insert_holding(&mut self, id: &PeerId, digest: Digest, complete: impl Fn(Option<bool>) -> bool) {
+    fn hold(&mut self, id: &PeerId, digest: Digest, stake: Stake) {
         let Some(node) = self.nodes.get_mut(id) else { return };
         if node.holdings.insert(digest) {
             self.holdings += 1;
         }
-        let holders = self.blobs.entry(digest).or_default();
-        let complete = complete(holders.get(id).copied());
-        holders.insert(*id, complete);
+        let before = self.blobs.entry(digest).or_default().insert(*id, stake);
+        if let Some(Stake::Asked { until }) = before {
+            self.asked.remove(&(until, *id, digest));
+        }
+        if let Stake::Asked { until } = stake {
+            self.asked.insert((until, *id, digest));
+        }
     }
 
     fn remove_holding(&mut self, id: &PeerId, digest: &Digest) {
@@ -266,7 +300,9 @@ impl State {
     fn remove_holder(&mut self, id: &PeerId, digest: &Digest) {
         self.holdings -= 1;
         if let Some(holders) = self.blobs.get_mut(digest) {
-            holders.remove(id);
+            if let Some(Stake::Asked { until }) = holders.remove(id) {
+                self.asked.remove(&(until, *id, *digest));
+            }
             if holders.is_empty() {
                 self.blobs.remove(digest);
             }

@@ -61,7 +61,7 @@ pub enum BindError {
     #[error(transparent)]
     Config(#[from] ConfigError),
     /// The address cannot be taken.
-    #[error("cannot listen on {address} (udp)")]
+    #[error("cannot listen on {address} (udp) for other nodes: free it, or set `transfer.listen` to another")]
     Listen {
         /// The address of the configuration.
         address: SocketAddr,

@@ -114,6 +114,23 @@ fn one_who_asks_is_a_partial_holder_from_then_on() {
 }
 
 #[test]
+fn one_who_asks_and_never_announces_the_blob_is_a_holder_for_one_lease_only() {
+    let (mut state, start) = state();
+    state.announce(start, announce(1, vec![])).unwrap();
+    for number in [1, 2, 3] {
+        state.join(start, &id(1), blob(number));
+    }
+    state.announce(start + seconds(20), announce(1, vec![has(2, false)])).unwrap();
+    state.announce(start + seconds(40), announce(1, vec![])).unwrap();
+    state.join(start + seconds(40), &id(1), blob(3));
+    state.sweep(start + LEASE);
+    assert_eq!(holders(&state, start + LEASE, 1), [], "it only asked");
+    assert_eq!(holders(&state, start + LEASE, 2), [(id(1), false)], "it announced it");
+    assert_eq!(holders(&state, start + LEASE, 3), [(id(1), false)], "it asked again");
+    assert_eq!(state.counts().holdings, 2);
+}
+
+#[test]
 fn one_who_asks_without_a_lease_is_not_handed_out() {
     let (mut state, start) = state();
     state.join(start, &id(1), blob(1));
@@ -174,7 +191,10 @@ fn step() -> impl Strategy<Value = Step> {
 
 /// The same, told the slow and plain way: expiry, and blobs, of each node.
 #[derive(Default)]
-struct Model(BTreeMap<u8, (u64, BTreeMap<u8, bool>)>);
+struct Model(BTreeMap<u8, (u64, BTreeMap<u8, Held>)>);
+
+/// Whether all of a blob is there, and until when the node counts as a holder if it only asked.
+type Held = (bool, Option<u64>);
 
 impl Model {
     fn apply(&mut self, now: u64, step: &Step) {
@@ -184,11 +204,12 @@ impl Model {
                 let (expires, blobs) = self.0.entry(*node).or_default();
                 *expires = now + LEASE.as_secs();
                 blobs.retain(|blob, _| !everything && !removed.contains(blob));
-                blobs.extend(added.iter().copied());
+                blobs.extend(added.iter().map(|&(blob, complete)| (blob, (complete, None))));
             }
             Step::Join { node, blob } => {
                 if let Some((_, blobs)) = self.0.get_mut(node) {
-                    blobs.entry(*blob).or_insert(false);
+                    let (_, until) = blobs.entry(*blob).or_insert((false, Some(0)));
+                    *until = until.map(|_| now + LEASE.as_secs());
                 }
             }
             Step::Leave { node } => drop(self.0.remove(node)),
@@ -198,7 +219,10 @@ impl Model {
 
     fn holders(&self, now: u64, blob: u8) -> Vec<(PeerId, bool)> {
         let live = self.0.iter().filter(|(_, (expires, _))| now < *expires);
-        live.filter_map(|(node, (_, blobs))| Some((id(*node), *blobs.get(&blob)?))).collect()
+        live.filter_map(|(node, (_, blobs))| Some((id(*node), *blobs.get(&blob)?)))
+            .filter(|(_, (_, until))| until.is_none_or(|until| now < until))
+            .map(|(node, (complete, _))| (node, complete))
+            .collect()
     }
 }
 
@@ -231,5 +255,6 @@ proptest! {
         prop_assert_eq!(state.counts().holdings, live.len(), "nothing is left over");
         state.sweep(start + seconds(now) + LEASE);
         prop_assert_eq!(state.counts(), Counts::default());
+        prop_assert!(state.asked.is_empty());
     }
 }
