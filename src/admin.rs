@@ -17,7 +17,7 @@ pub type Readiness = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
 /// Opens the admin port.
 pub async fn serve(listen: SocketAddr, metrics: Registry, readiness: Readiness) -> anyhow::Result<Running> {
     let server = Server::bind(listen, None, Limits::default()).await.with_context(|| {
-        format!("cannot listen on {listen} for health and metrics: `admin` of the configuration")
+        format!("cannot listen on {listen} for health and metrics: free it, or set `admin` to another")
     })?;
     let router = Router::new()
         .route("/healthz", get(|| async { "ok\n" }))

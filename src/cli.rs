@@ -63,7 +63,8 @@ impl Cli {
     /// Carries the command out; comes back when it has ended.
     pub(crate) fn run(self) -> anyhow::Result<()> {
         let quiet = matches!(self.command, Command::Demo(_) | Command::Dev(_) | Command::Ca(_));
-        let default = if quiet { "warn" } else { "info" };
+        // `s3s` takes each 404 and 403 for an error of the server; those that are one come by `shoal_s3`.
+        let default = if quiet { "warn,s3s=off" } else { "info,s3s=off" };
         telemetry::init(self.log.as_deref().unwrap_or(default), self.log_format)?;
         match self.command {
             Command::Demo(options) => block_on(demo::run(options)),
@@ -80,10 +81,18 @@ fn block_on(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(work)
 }
 
-/// Reads a size such as `512MiB` or `1GB`.
-pub(crate) fn size(text: &str) -> Result<u64, String> {
-    text.parse::<ByteSize>().map(|size| size.as_u64())
+/// Reads the size of an image, such as `512MiB` or `1GB`.
+pub(crate) fn image_size(text: &str) -> Result<u64, String> {
+    let size: ByteSize =
+        text.parse().map_err(|_| "expected a size in bytes, such as 1000000, 512MiB or 1GB".to_owned())?;
+    if size > MAX_IMAGE_SIZE {
+        return Err(format!("at most {MAX_IMAGE_SIZE}: every agent keeps a copy on this machine"));
+    }
+    Ok(size.as_u64())
 }
+
+/// The largest image that is made up: some minutes of work, and a typing error is seen before a disk is full.
+const MAX_IMAGE_SIZE: ByteSize = ByteSize::gib(256);
 
 /// Reads a role.
 pub(crate) fn role(text: &str) -> Result<Role, String> {
@@ -99,6 +108,16 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_size_that_cannot_be_meant_is_refused_with_what_can() {
+        assert_eq!(image_size("10MB"), Ok(10_000_000));
+        assert_eq!(image_size("0"), Ok(0));
+        assert!(image_size("banana").unwrap_err().contains("such as"));
+        for too_large in ["257GiB", "99999999999TB", "18446744073709551615"] {
+            assert!(image_size(too_large).unwrap_err().contains("at most 256"), "{too_large}");
+        }
     }
 
     #[test]

@@ -68,7 +68,20 @@ fn line(file: &Path, error: &figment::Error) -> String {
             format!("{place}: key `{}` is missing: add it, config/ of the source has an example", key(name))
         }
         kind if parent.is_empty() => format!("{place}: {kind}"),
-        kind => format!("{place}: key `{parent}` has a bad value: {kind}"),
+        kind => format!("{place}: key `{parent}` has a bad value: {kind}{}", remedy(kind)),
+    }
+}
+
+/// How a value is written that was expected, where its name alone does not say it.
+fn remedy(kind: &figment::error::Kind) -> &'static str {
+    use figment::error::Kind;
+
+    let (Kind::InvalidType(_, expected) | Kind::InvalidValue(_, expected)) = kind else { return "" };
+    match expected.as_str() {
+        "a sequence" => r#": write a list, such as ["https://host:15003"]"#,
+        "a duration" => r#": write it with its unit, such as "5s" or "1m 30s""#,
+        section if section.starts_with("struct ") => ": this is a section with keys of its own",
+        _ => "",
     }
 }
 
@@ -137,6 +150,19 @@ mod tests {
     fn a_bad_value_is_named_with_its_key() {
         let error = load_text(&GOOD.replace("127.0.0.1:4", "nowhere"), &[]).unwrap_err().to_string();
         assert!(error.contains("`transfer.listen` has a bad value"), "{error}");
+    }
+
+    #[test]
+    fn a_value_of_the_wrong_kind_is_refused_with_how_to_write_it() {
+        for (set, remedy) in [
+            ("tracker=https://127.0.0.1:2", "write a list"),
+            ("tag_ttl=5", "with its unit"),
+            ("tag_ttl=5parsecs", "with its unit"),
+            ("http=5", "a section"),
+        ] {
+            let error = load_text(GOOD, &[set]).unwrap_err().to_string();
+            assert!(error.contains(remedy), "{error}");
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, bail, ensure};
 use bytesize::ByteSize;
 use clap::Args;
 use comfy_table::{CellAlignment, Table, presets};
@@ -17,6 +17,7 @@ use crate::cli;
 use crate::client::{Client, Pulled};
 use crate::cluster::{Cluster, Plan, Ports};
 use crate::image::Image;
+use crate::roles;
 
 /// How large the demo is.
 #[derive(Clone, Debug, Args)]
@@ -24,8 +25,8 @@ pub(crate) struct Options {
     /// How many agents pull at once.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=64), value_name = "N")]
     agents: u16,
-    /// How large the image is.
-    #[arg(long, default_value = "1GiB", value_parser = cli::size, value_name = "BYTES")]
+    /// How large the image is, such as 512MiB or 1GB. The origin and each agent keep a copy while the demo runs.
+    #[arg(long, default_value = "1GiB", value_parser = cli::image_size, value_name = "BYTES")]
     size: u64,
     /// Where the cluster keeps its files; a temporary folder, removed at the end, if none is named.
     #[arg(long, value_name = "FOLDER")]
@@ -48,14 +49,18 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
     let temporary = tempfile::Builder::new().prefix("shoal-demo-").tempdir()?;
     let directory = options.directory.clone().unwrap_or_else(|| temporary.path().to_owned());
     println!(
-        "demo: a tracker, an origin and {} agents on loopback, an image of {} in {LAYERS} layers, files in {}",
+        "demo: a tracker, an origin and {} agent(s) on loopback, an image of {} in {LAYERS} layers, files in {}",
         options.agents,
         ByteSize(options.size),
         directory.display()
     );
     let plan = Plan { directory, agents: options.agents.into(), ports: Ports::Free };
     let cluster = Cluster::start(plan).await?;
-    let outcome = push_and_pull(&cluster, options.size).await;
+    // Interrupted, it still takes its temporary folder away.
+    let outcome = tokio::select! {
+        outcome = push_and_pull(&cluster, options.size) => outcome,
+        signal = roles::terminated() => signal.and_then(|()| bail!("interrupted")),
+    };
     cluster.shutdown().await;
     let rows = outcome?;
     println!("{}", table(&rows));

@@ -13,6 +13,10 @@ pub struct Config {
     /// Where the container runtime of this host finds the registry. Loopback, unless whoever reaches it may read every image.
     #[serde(default = "default_listen")]
     pub listen: SocketAddr,
+    /// Where a stock registry finds its store: the S3 face, plain HTTP, off unless set. Loopback unless something in front
+    /// of it speaks TLS.
+    #[serde(default)]
+    pub s3_listen: Option<SocketAddr>,
     /// Where `/healthz`, `/readyz` and `/metrics` are.
     #[serde(default = "default_admin")]
     pub admin: SocketAddr,
@@ -34,6 +38,10 @@ pub struct Config {
     /// to another mirror.
     #[serde(default = "default_resolve_timeout", with = "humantime_serde")]
     pub resolve_timeout: Duration,
+    /// How long the whole answer to a request for a manifest may take: then the runtime is told 404. 4.5 s: below the 5 s
+    /// after which it should have turned to another mirror, and above what one slow server costs.
+    #[serde(default = "default_manifest_timeout", with = "humantime_serde")]
+    pub manifest_timeout: Duration,
     /// How long requests in flight may take to end when the agent is told to stop.
     #[serde(default = "default_drain", with = "humantime_serde")]
     pub drain: Duration,
@@ -46,6 +54,9 @@ pub struct Config {
     /// The registry that the runtime talks to. Always read-only on an agent.
     #[serde(default)]
     pub registry: shoal_registry::Config,
+    /// Bucket and keys of the S3 face.
+    #[serde(default)]
+    pub s3: shoal_s3::Config,
     /// Limits of the registry's listener.
     #[serde(default)]
     pub http: shoal_http::Limits,
@@ -65,6 +76,10 @@ fn default_tag_ttl() -> Duration {
 
 fn default_resolve_timeout() -> Duration {
     Duration::from_secs(4)
+}
+
+fn default_manifest_timeout() -> Duration {
+    Duration::from_millis(4500)
 }
 
 fn default_drain() -> Duration {

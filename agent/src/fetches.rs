@@ -21,6 +21,8 @@ use shoal_transfer::{Fetch, FetchEvent, Transfer};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::causes::causes;
+
 /// Why a blob cannot be had.
 #[derive(Clone, Debug, thiserror::Error)]
 pub(crate) enum FetchError {
@@ -106,7 +108,7 @@ impl Fetches {
     ) -> Result<Verified, FetchError> {
         let found = self.0.tracker.find(repository, digest).await.map_err(|error| match error {
             ControlError::NotFound { .. } => FetchError::NotFound,
-            other => FetchError::Unavailable(other.to_string().into()),
+            other => FetchError::Unavailable(causes(&other).into()),
         })?;
         let verified = self.verify(digest, found)?;
         self.found().put(*digest, (verified.clone(), Instant::now()));
@@ -180,8 +182,8 @@ impl Fetches {
             Some(verified) => verified,
             None => self.find(repository, digest).await?,
         };
-        let failed = |error: &dyn std::error::Error| FetchError::Failed(error.to_string().into());
-        let entry = self.0.store.create(&verified.0.metainfo).await.map_err(|error| failed(&error))?;
+        let entry = self.0.store.create(&verified.0.metainfo).await;
+        let entry = entry.map_err(|error| FetchError::Failed(causes(&error).into()))?;
         match entry {
             Entry::Whole(blob) => Ok((Entry::Whole(blob), None)),
             Entry::Partial(partial) => {
@@ -194,7 +196,7 @@ impl Fetches {
     async fn fetch(&self, partial: &Partial, peers: Vec<PeerAddress>) -> Result<Fetch, FetchError> {
         let digest = *partial.metainfo().digest();
         let fetch = self.0.transfer.fetch(partial.clone(), peers).await;
-        let fetch = fetch.map_err(|error| FetchError::Failed(error.to_string().into()))?;
+        let fetch = fetch.map_err(|error| FetchError::Failed(causes(&error).into()))?;
         self.0.announcer.added(Holding { digest, complete: false });
         Ok(fetch)
     }

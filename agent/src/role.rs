@@ -14,6 +14,7 @@ use shoal_transfer::{Stats, Transfer};
 
 use crate::access::Access;
 use crate::config::Config;
+use crate::deadline::limit_manifests;
 use crate::fetches::Fetches;
 use crate::tags::Tags;
 use crate::transferer::SwarmTransferer;
@@ -23,6 +24,7 @@ use crate::transferer::SwarmTransferer;
 pub struct Agent {
     registry: Registry,
     server: Running,
+    s3: Option<Running>,
     transfer: Transfer,
     fetches: Fetches,
     announcer: Announcer,
@@ -48,14 +50,21 @@ pub enum BindError {
     /// A tracker or origin is not named as a URL that can be asked.
     #[error(transparent)]
     Control(#[from] ControlError),
-    /// The registry's port cannot be opened.
-    #[error("cannot listen on {address} for the container runtime: {source}")]
+    /// A port cannot be opened.
+    #[error("cannot listen on {address} for the {what}: free it, or set `{key}` to another")]
     Listen {
-        /// `listen` of the configuration.
+        /// Who would come.
+        what: &'static str,
+        /// Its key in the configuration.
+        key: &'static str,
+        /// The address of the configuration.
         address: SocketAddr,
         /// What the system said.
         source: std::io::Error,
     },
+    /// The S3 face is not configured as it must be.
+    #[error(transparent)]
+    S3(#[from] shoal_s3::ConfigError),
     /// Two metrics of one name.
     #[error("metrics: {0}")]
     Metrics(#[from] prometheus::Error),
@@ -99,13 +108,19 @@ impl Agent {
         };
         let driver = Arc::new(ReadOnlyDriver::new(store.clone(), Arc::new(transferer)));
         let rules = shoal_registry::Config { read_only: true, ..config.registry };
+        let s3 = match config.s3_listen {
+            Some(address) => {
+                let router = shoal_s3::router(driver.clone(), &config.s3, config.s3.access(address)?)?;
+                Some(listen(("stock registry", "s3_listen"), address, &config.http).await?.serve(router))
+            }
+            None => None,
+        };
         let registry = Registry::new(rules, driver, Arc::new(PullMetrics::register(metrics)?));
-        let server = Server::bind(config.listen, None, config.http)
-            .await
-            .map_err(|source| BindError::Listen { address: config.listen, source })?;
-        let server = server.serve(registry.router());
+        let router = limit_manifests(registry.router(), config.manifest_timeout);
+        let server =
+            listen(("container runtime", "listen"), config.listen, &config.http).await?.serve(router);
         tracing::info!(peer = %id, registry = %server.local_address(), peers = %peer_port, "agent is up");
-        Ok(Self { registry, server, transfer, fetches, announcer, store, id, drain: config.drain })
+        Ok(Self { registry, server, s3, transfer, fetches, announcer, store, id, drain: config.drain })
     }
 
     /// The agent's name.
@@ -118,6 +133,12 @@ impl Agent {
     #[must_use]
     pub fn registry_address(&self) -> SocketAddr {
         self.server.local_address()
+    }
+
+    /// Where a stock registry finds its store, if that is configured.
+    #[must_use]
+    pub fn s3_address(&self) -> Option<SocketAddr> {
+        self.s3.as_ref().map(Running::local_address)
     }
 
     /// Where other nodes find the peer port (UDP).
@@ -148,11 +169,23 @@ impl Agent {
     pub async fn shutdown(self) {
         self.announcer.shutdown().await;
         self.server.shutdown(self.drain).await;
+        if let Some(s3) = self.s3 {
+            s3.shutdown(self.drain).await;
+        }
         self.registry.drain().await;
         self.fetches.shutdown().await;
         self.transfer.shutdown().await;
         self.store.close().await;
     }
+}
+
+async fn listen(
+    (what, key): (&'static str, &'static str),
+    address: SocketAddr,
+    limits: &shoal_http::Limits,
+) -> Result<Server, BindError> {
+    let bound = Server::bind(address, None, limits.clone()).await;
+    bound.map_err(|source| BindError::Listen { what, key, address, source })
 }
 
 /// What the tracker is told when it knows nothing of this agent.

@@ -7,9 +7,10 @@ use futures_util::StreamExt;
 use shoal_control::{ControlError, OriginClient};
 use shoal_core::{Digest, RepositoryName, Tag};
 use shoal_driver::{ByteRange, ByteStream, DriverError, TransferError, Transferer};
-use shoal_store::{BlobReader, Entry, Store};
+use shoal_store::{BlobReader, Entry, ReadError, Store};
 
 use crate::access::Access;
+use crate::causes::causes;
 use crate::fetches::{FetchError, Fetches};
 use crate::tags::Tags;
 
@@ -56,11 +57,13 @@ impl Transferer for SwarmTransferer {
     }
 
     async fn resolve_tag(&self, repository: &RepositoryName, tag: &Tag) -> Result<Digest, TransferError> {
-        if let Some(digest) = self.tags.recall(repository, tag, Instant::now()) {
+        // An answer is as old as its question: a tag that moved while the origin spoke is seen in time as well.
+        let asked = Instant::now();
+        if let Some(digest) = self.tags.recall(repository, tag, asked) {
             return Ok(digest);
         }
         let digest = self.in_time(self.origins.resolve_tag(repository, tag)).await?;
-        self.tags.learn(repository, tag, digest, Instant::now());
+        self.tags.learn(repository, tag, digest, asked);
         Ok(digest)
     }
 
@@ -100,7 +103,7 @@ impl SwarmTransferer {
         match tokio::time::timeout(self.resolve_timeout, answer).await {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(ControlError::NotFound { .. })) => Err(TransferError::NotFound),
-            Ok(Err(error)) => Err(TransferError::Unavailable(error.to_string())),
+            Ok(Err(error)) => Err(TransferError::Unavailable(causes(&error))),
             Err(_) => Err(TransferError::Unavailable("no origin answered in time".into())),
         }
     }
@@ -111,7 +114,12 @@ impl From<FetchError> for TransferError {
         match error {
             FetchError::NotFound => Self::NotFound,
             FetchError::Unavailable(detail) => Self::Unavailable(detail.to_string()),
-            FetchError::Failed(_) => Self::Failed(Box::new(error)),
+            // An agent that is broken (a full disk, say) is a mirror that does not have it: the runtime turns to the next.
+            // Its operator hears of it here.
+            FetchError::Failed(detail) => {
+                tracing::error!(error = %detail, "this agent cannot keep what it is asked for");
+                Self::Unavailable(detail.to_string())
+            }
         }
     }
 }
@@ -125,10 +133,27 @@ fn reader(entry: &Entry, range: ByteRange) -> BlobReader {
 }
 
 fn stream(reader: BlobReader) -> ByteStream {
-    let failed = |error: shoal_store::ReadError| DriverError::Failed {
-        driver: "agent",
-        detail: error.to_string(),
-        source: Some(Box::new(error)),
-    };
-    reader.into_stream().map(move |bytes| bytes.map_err(failed)).boxed()
+    reader.into_stream().map(|bytes| bytes.map_err(read_failed)).boxed()
+}
+
+/// A fetch that was given up is nobody's fault here: a manifest that did not come is 404, not 500.
+fn read_failed(error: ReadError) -> DriverError {
+    let driver = "agent";
+    match error {
+        ReadError::FetchFailed { .. } => DriverError::Unavailable { driver, detail: error.to_string() },
+        _ => DriverError::Failed { driver, detail: error.to_string(), source: Some(Box::new(error)) },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_broken_agent_is_a_mirror_that_does_not_have_it() {
+        let full = FetchError::Failed("the disk is full".into());
+        assert!(
+            matches!(TransferError::from(full), TransferError::Unavailable(detail) if detail.contains("full"))
+        );
+    }
 }

@@ -27,7 +27,7 @@ pub(crate) struct Api {
     pub(crate) identity: Identity,
     pub(crate) store: Store,
     pub(crate) metadata: FilesystemDriver,
-    pub(crate) tags: LocalTransferer,
+    pub(crate) tags: Arc<LocalTransferer>,
 }
 
 impl Api {

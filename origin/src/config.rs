@@ -6,16 +6,29 @@ use std::time::Duration;
 use serde::Deserialize;
 use shoal_core::Zone;
 
+use crate::tls::TlsConfig;
+
 /// The configuration of an origin: `config/origin.toml`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// Where clients push to and pull from: the registry, plain HTTP. Loopback unless something in front of it speaks TLS.
+    /// Where clients push to and pull from: the registry. Loopback, unless `tls` is set or something in front of it
+    /// speaks TLS.
     #[serde(default = "default_listen")]
     pub listen: SocketAddr,
+    /// TLS of `listen`; plain HTTP without it.
+    #[serde(default)]
+    pub tls: Option<TlsConfig>,
+    /// Who may pull, push and delete; everybody by default.
+    #[serde(default)]
+    pub auth: shoal_registry::auth::Config,
     /// Where trackers and agents of the cluster ask (mutual TLS).
     #[serde(default = "default_api_listen")]
     pub api_listen: SocketAddr,
+    /// Where a stock registry finds its store: the S3 face, plain HTTP, off unless set. Loopback unless something in front
+    /// of it speaks TLS.
+    #[serde(default)]
+    pub s3_listen: Option<SocketAddr>,
     /// Where `/healthz`, `/readyz` and `/metrics` are.
     #[serde(default = "default_admin")]
     pub admin: SocketAddr,
@@ -42,6 +55,12 @@ pub struct Config {
     /// The registry.
     #[serde(default)]
     pub registry: shoal_registry::Config,
+    /// Bucket and keys of the S3 face.
+    #[serde(default)]
+    pub s3: shoal_s3::Config,
+    /// Garbage collection, upload purge and scrub, in the background.
+    #[serde(default)]
+    pub maintenance: shoal_registry::MaintenanceConfig,
     /// Limits of both listeners.
     #[serde(default)]
     pub http: shoal_http::Limits,

@@ -6,7 +6,10 @@
 mod api;
 mod config;
 mod role;
+mod tags;
+mod tls;
 mod transferer;
 
 pub use config::Config;
 pub use role::{BindError, Origin};
+pub use tls::{TlsConfig, TlsError};

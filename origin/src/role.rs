@@ -4,24 +4,31 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::extract::Request;
+use axum::middleware::map_request;
 use shoal_control::{Announcer, ControlError, TrackerClient};
 use shoal_core::{PeerAddress, PeerId, Role};
 use shoal_driver::{FilesystemDriver, ReadWriteDriver, Signer};
 use shoal_http::{Running, Server};
 use shoal_identity::Identity;
+use shoal_registry::auth::{ClientCertificate, Guard, GuardError};
+use shoal_registry::maintenance::{MaintenanceMetrics, Schedule};
 use shoal_registry::{PullMetrics, Registry};
 use shoal_store::Store;
 use shoal_transfer::{Stats, Transfer};
 
 use crate::api::Api;
 use crate::config::Config;
+use crate::tls::{ClientCertificates, TlsError};
 use crate::transferer::LocalTransferer;
 
 /// An origin at work.
 #[derive(Debug)]
 pub struct Origin {
     registry: Registry,
+    maintenance: Schedule,
     server: Running,
+    s3: Option<Running>,
     api: Running,
     transfer: Transfer,
     announcer: Announcer,
@@ -48,15 +55,26 @@ pub enum BindError {
     #[error(transparent)]
     Control(#[from] ControlError),
     /// A port cannot be opened.
-    #[error("cannot listen on {address} for the {what}: {source}")]
+    #[error("cannot listen on {address} for the {what}: free it, or set `{key}` to another")]
     Listen {
-        /// Which of the two ports.
+        /// Which of the ports.
         what: &'static str,
+        /// Its key in the configuration.
+        key: &'static str,
         /// The address of the configuration.
         address: SocketAddr,
         /// What the system said.
         source: std::io::Error,
     },
+    /// The registry's certificate or key cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The configuration of who may do what cannot be used.
+    #[error(transparent)]
+    Access(#[from] GuardError),
+    /// The S3 face is not configured as it must be.
+    #[error(transparent)]
+    S3(#[from] shoal_s3::ConfigError),
     /// Two metrics of one name.
     #[error("metrics: {0}")]
     Metrics(#[from] prometheus::Error),
@@ -72,29 +90,44 @@ impl Origin {
         if identity.role() != Role::Origin {
             return Err(BindError::WrongRole(identity.role()));
         }
+        let (tls_of_registry, guard) = access(&config).await?;
         let metadata = FilesystemDriver::new(config.store.directory.join("metadata"));
         let store = Store::open(config.store).await?;
         store.register_metrics(metrics)?;
         let transfer = Transfer::bind(config.transfer, identity.clone(), store.clone(), metrics).await?;
         let tracker = TrackerClient::new(&identity, config.tracker)?;
 
-        let tags = || LocalTransferer { store: store.clone(), metadata: metadata.clone() };
+        // One for both: what the registry writes, the API sees at once.
+        let tags = Arc::new(LocalTransferer::new(store.clone(), metadata.clone()));
         let api = Api {
             identity: identity.clone(),
             store: store.clone(),
             metadata: metadata.clone(),
-            tags: tags(),
+            tags: tags.clone(),
         };
         let tls = identity.server_config(&[b"h2", b"http/1.1"]);
-        let api =
-            listen("internal API", config.api_listen, Some(tls), &config.http).await?.serve(api.router());
+        let api = listen(("internal API", "api_listen"), config.api_listen, Some(tls), &config.http)
+            .await?
+            .serve(api.router());
 
         let signer = identity.clone();
         let sign: Signer = Arc::new(move |metainfo| signer.sign(metainfo));
-        let driver = ReadWriteDriver::new(store.clone(), metadata.clone(), Arc::new(tags()), sign);
+        let driver = Arc::new(ReadWriteDriver::new(store.clone(), metadata.clone(), tags, sign));
+        let s3 = match config.s3_listen {
+            Some(address) => {
+                let router = shoal_s3::router(driver.clone(), &config.s3, config.s3.access(address)?)?;
+                Some(listen(("S3 face", "s3_listen"), address, None, &config.http).await?.serve(router))
+            }
+            None => None,
+        };
         let registry =
-            Registry::new(config.registry, Arc::new(driver), Arc::new(PullMetrics::register(metrics)?));
-        let server = listen("registry", config.listen, None, &config.http).await?.serve(registry.router());
+            Registry::new(config.registry, driver, Arc::new(PullMetrics::register(metrics)?)).guarded(guard);
+        let router = registry.router().layer(map_request(hand_certificate_over));
+        let server =
+            listen(("registry", "listen"), config.listen, tls_of_registry, &config.http).await?.serve(router);
+        let counters = MaintenanceMetrics::register(metrics)?;
+
+        let maintenance = Schedule::start(registry.maintenance(), config.maintenance, counters);
 
         let peer_port = config.advertise.unwrap_or(transfer.local_address());
         let id = identity.id();
@@ -103,7 +136,18 @@ impl Origin {
         // Trackers ask an origin what it has; it need not tell them a million blobs.
         let announcer = Announcer::start(tracker, address, Some(url), Vec::new);
         tracing::info!(peer = %id, registry = %server.local_address(), api = %api.local_address(), peers = %peer_port, "origin is up");
-        Ok(Self { registry, server, api, transfer, announcer, store, id, drain: config.drain })
+        Ok(Self {
+            registry,
+            maintenance,
+            server,
+            s3,
+            api,
+            transfer,
+            announcer,
+            store,
+            id,
+            drain: config.drain,
+        })
     }
 
     /// The origin's name.
@@ -116,6 +160,12 @@ impl Origin {
     #[must_use]
     pub fn registry_address(&self) -> SocketAddr {
         self.server.local_address()
+    }
+
+    /// Where a stock registry finds its store, if that is configured.
+    #[must_use]
+    pub fn s3_address(&self) -> Option<SocketAddr> {
+        self.s3.as_ref().map(Running::local_address)
     }
 
     /// Where the cluster asks.
@@ -151,7 +201,11 @@ impl Origin {
     /// Lets requests in flight end, says goodbye to the cluster, closes everything.
     pub async fn shutdown(self) {
         self.announcer.shutdown().await;
+        self.maintenance.shutdown().await;
         self.server.shutdown(self.drain).await;
+        if let Some(s3) = self.s3 {
+            s3.shutdown(self.drain).await;
+        }
         self.registry.drain().await;
         self.api.shutdown(self.drain).await;
         self.transfer.shutdown().await;
@@ -159,14 +213,38 @@ impl Origin {
     }
 }
 
+/// What the registry's listener shows, and whom the registry lets in.
+async fn access(config: &Config) -> Result<(Option<Arc<rustls::ServerConfig>>, Guard), BindError> {
+    let by_certificate = config.auth.certificate.is_some();
+    if by_certificate && config.tls.as_ref().is_none_or(|tls| tls.client_ca.is_none()) {
+        return Err(TlsError::NoClientCa.into());
+    }
+    let clients = if by_certificate { ClientCertificates::Optional } else { ClientCertificates::Required };
+    let tls = config.tls.as_ref().map(|tls| tls.load(clients)).transpose()?;
+    let secrets = config.auth.htpasswd.is_some() || config.auth.token.is_some();
+    if secrets && tls.is_none() && !config.listen.ip().is_loopback() {
+        tracing::warn!(listen = %config.listen, "credentials of clients come in clear text: set tls, or put TLS in front");
+    }
+    Ok((tls, Guard::new(&config.auth).await?))
+}
+
+/// The registry knows nothing of the server that it is behind: gives it the certificate that the server has checked.
+async fn hand_certificate_over(mut request: Request) -> Request {
+    if let Some(shoal_http::ClientCertificate(certificate)) = request.extensions_mut().remove() {
+        request.extensions_mut().insert(ClientCertificate(certificate.to_vec()));
+    }
+    request
+}
+
 async fn listen(
-    what: &'static str,
+    (what, key): (&'static str, &'static str),
     address: SocketAddr,
     tls: Option<Arc<rustls::ServerConfig>>,
     limits: &shoal_http::Limits,
 ) -> Result<Server, BindError> {
     Server::bind(address, tls, limits.clone()).await.map_err(|source| BindError::Listen {
         what,
+        key,
         address,
         source,
     })

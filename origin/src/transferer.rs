@@ -1,6 +1,8 @@
 //! What the origin's read-write driver stands on. One origin is the whole cluster for now: a blob in its store is as
 //! far as it goes, and tags are links in its own metadata.
 
+use std::time::Instant;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 use shoal_core::{Digest, RepositoryName, Tag};
@@ -10,10 +12,13 @@ use shoal_driver::{
 };
 use shoal_store::Store;
 
+use crate::tags::RecentTags;
+
 /// The store and the tags of this origin.
 pub(crate) struct LocalTransferer {
-    pub(crate) store: Store,
-    pub(crate) metadata: FilesystemDriver,
+    store: Store,
+    metadata: FilesystemDriver,
+    recent_tags: RecentTags,
 }
 
 #[async_trait]
@@ -37,10 +42,13 @@ impl Transferer for LocalTransferer {
     }
 
     async fn resolve_tag(&self, repository: &RepositoryName, tag: &Tag) -> Result<Digest, TransferError> {
-        let path = RegistryPath::TagCurrentLink(repository.clone(), tag.clone()).to_driver_path();
-        let link = self.metadata.get_content(&Context::default(), &path).await.map_err(from_driver)?;
-        let text = std::str::from_utf8(&link).map_err(|error| TransferError::Failed(Box::new(error)))?;
-        Digest::parse(text.trim()).map_err(|error| TransferError::Failed(Box::new(error)))
+        if let Some(digest) = self.recent_tags.recall(Instant::now(), repository, tag) {
+            return Ok(digest);
+        }
+        let asked = self.recent_tags.moment();
+        let digest = self.read_tag(repository, tag).await?;
+        self.recent_tags.learn((asked, Instant::now()), repository, tag, digest);
+        Ok(digest)
     }
 
     async fn put_tag(
@@ -51,12 +59,16 @@ impl Transferer for LocalTransferer {
     ) -> Result<(), TransferError> {
         let path = RegistryPath::TagCurrentLink(repository.clone(), tag.clone()).to_driver_path();
         let link = Bytes::from(digest.to_string());
-        self.metadata.put_content(&Context::default(), &path, link).await.map_err(from_driver)
+        let put = self.metadata.put_content(&Context::default(), &path, link).await;
+        self.recent_tags.forget(repository, tag);
+        put.map_err(from_driver)
     }
 
     async fn delete_tag(&self, repository: &RepositoryName, tag: &Tag) -> Result<(), TransferError> {
         let path = RegistryPath::Tag(repository.clone(), tag.clone()).to_driver_path();
-        self.metadata.delete(&Context::default(), &path).await.map_err(from_driver)
+        let deleted = self.metadata.delete(&Context::default(), &path).await;
+        self.recent_tags.forget(repository, tag);
+        deleted.map_err(from_driver)
     }
 
     async fn list_tags(&self, repository: &RepositoryName) -> Result<Vec<Tag>, TransferError> {
@@ -75,9 +87,90 @@ impl Transferer for LocalTransferer {
     }
 }
 
+impl LocalTransferer {
+    pub(crate) fn new(store: Store, metadata: FilesystemDriver) -> Self {
+        Self { store, metadata, recent_tags: RecentTags::default() }
+    }
+
+    async fn read_tag(&self, repository: &RepositoryName, tag: &Tag) -> Result<Digest, TransferError> {
+        let path = RegistryPath::TagCurrentLink(repository.clone(), tag.clone()).to_driver_path();
+        let link = self.metadata.get_content(&Context::default(), &path).await.map_err(from_driver)?;
+        let text = std::str::from_utf8(&link).map_err(|error| TransferError::Failed(Box::new(error)))?;
+        Digest::parse(text.trim()).map_err(|error| TransferError::Failed(Box::new(error)))
+    }
+}
+
 fn from_driver(error: DriverError) -> TransferError {
     match error {
         DriverError::PathNotFound { .. } => TransferError::NotFound,
         other => TransferError::Failed(Box::new(other)),
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    async fn origin() -> (tempfile::TempDir, LocalTransferer) {
+        let directory = tempfile::tempdir().unwrap();
+        let store = shoal_store::Config { directory: directory.path().join("store") };
+        let metadata = FilesystemDriver::new(directory.path().join("metadata"));
+        let origin = LocalTransferer::new(Store::open(store).await.unwrap(), metadata);
+        (directory, origin)
+    }
+
+    fn names() -> (RepositoryName, Tag) {
+        (RepositoryName::parse("app").unwrap(), Tag::parse("latest").unwrap())
+    }
+
+    #[tokio::test]
+    async fn a_moved_tag_is_seen_at_once_and_a_deleted_one_is_gone() {
+        let ((_directory, origin), (app, tag)) = (origin().await, names());
+        for content in ["one", "two", "three"] {
+            let digest = Digest::sha256(content.as_bytes());
+            origin.put_tag(&app, &tag, &digest).await.unwrap();
+            for _ in 0..2 {
+                assert_eq!(origin.resolve_tag(&app, &tag).await.unwrap(), digest);
+            }
+        }
+        origin.delete_tag(&app, &tag).await.unwrap();
+        assert!(matches!(origin.resolve_tag(&app, &tag).await, Err(TransferError::NotFound)));
+        origin.store.close().await;
+    }
+
+    /// Readers race every move, so that some of them read the disk just before it and answer after it.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn nobody_sees_an_older_tag_than_the_last_that_was_acknowledged() {
+        let ((_directory, origin), (app, tag)) = (origin().await, names());
+        let digests: Arc<Vec<Digest>> =
+            Arc::new((0..=MOVES).map(|number| Digest::sha256(&number.to_be_bytes())).collect());
+        origin.put_tag(&app, &tag, &digests[0]).await.unwrap();
+        let (origin, acknowledged) = (Arc::new(origin), Arc::new(AtomicUsize::new(0)));
+        let read = |(app, tag): (RepositoryName, Tag)| {
+            let (origin, acknowledged, digests) = (origin.clone(), acknowledged.clone(), digests.clone());
+            async move {
+                while acknowledged.load(Ordering::SeqCst) < MOVES {
+                    let least = acknowledged.load(Ordering::SeqCst);
+                    let seen = origin.resolve_tag(&app, &tag).await.unwrap();
+                    let seen = digests.iter().position(|digest| *digest == seen).unwrap();
+                    assert!(seen >= least, "saw {seen} after {least}");
+                    tokio::task::yield_now().await;
+                }
+            }
+        };
+        let readers = [tokio::spawn(read(names())), tokio::spawn(read(names()))];
+        for (number, digest) in digests.iter().enumerate().skip(1) {
+            origin.put_tag(&app, &tag, digest).await.unwrap();
+            acknowledged.store(number, Ordering::SeqCst);
+        }
+        for reader in readers {
+            reader.await.unwrap();
+        }
+        origin.store.close().await;
+    }
+
+    const MOVES: usize = 100;
 }

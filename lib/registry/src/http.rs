@@ -3,14 +3,18 @@
 //! One fallback handler reads the path by hand, since repository names have slashes; a table says which resource
 //! answers which method. Whatever goes wrong is an [`ApiError`], and so JSON. Handlers hold no state of their own.
 
+mod access;
 mod base;
 mod blobs;
+mod catalog;
 mod conditions;
 mod error;
 mod manifests;
 mod names;
+mod pages;
 mod pull_body;
 mod range;
+mod referrers;
 mod request_body;
 mod route;
 mod tags;
@@ -33,6 +37,7 @@ use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
+use crate::auth::{Caller, Guard};
 use crate::storage::{Repository, Storage};
 use crate::{Config, Observer};
 use error::{ApiError, Code};
@@ -55,18 +60,19 @@ struct Exchange {
     api: Arc<Api>,
     parts: Parts,
     query: Vec<(String, String)>,
+    caller: Caller,
     /// When it came in.
     arrived: Instant,
 }
 
 /// The HTTP API as a router.
-pub(crate) fn router(api: Arc<Api>) -> axum::Router {
-    axum::Router::new().fallback(serve).with_state(api)
+pub(crate) fn router(api: Arc<Api>, guard: Arc<Guard>) -> axum::Router {
+    axum::Router::new().fallback(serve).with_state((api, guard))
 }
 
-async fn serve(State(api): State<Arc<Api>>, request: Request) -> Response {
+async fn serve(State((api, guard)): State<(Arc<Api>, Arc<Guard>)>, request: Request) -> Response {
     let span = tracing::info_span!("request", method = %request.method(), path = request.uri().path());
-    let answer = answer(api, request).instrument(span).await;
+    let answer = answer(api, guard, request).instrument(span).await;
     let mut response = answer.unwrap_or_else(IntoResponse::into_response);
     let headers = response.headers_mut();
     headers.insert(API_VERSION, HeaderValue::from_static("registry/2.0"));
@@ -74,14 +80,16 @@ async fn serve(State(api): State<Arc<Api>>, request: Request) -> Response {
     response
 }
 
-async fn answer(api: Arc<Api>, request: Request) -> Result<Response, ApiError> {
-    let (parts, body) = request.into_parts();
+async fn answer(api: Arc<Api>, guard: Arc<Guard>, request: Request) -> Result<Response, ApiError> {
+    let (mut parts, body) = request.into_parts();
     let route = Route::parse(parts.uri.path())?;
-    let Query(query) = Query::try_from_uri(&parts.uri).map_err(|_| {
+    let Query(query) = Query::<Vec<_>>::try_from_uri(&parts.uri).map_err(|_| {
         ApiError::new(StatusCode::BAD_REQUEST, Code::Unsupported, "the query is not readable")
     })?;
+    let caller = access::admit(&api, &guard, &mut parts, &query, &route).await?;
     let body = RequestBody::new(body, api.config.body_idle_timeout);
-    let exchange = Exchange { api, parts, query, arrived: Instant::now() };
+    let exchange = Exchange { api, parts, query, caller, arrived: Instant::now() };
+    exchange.check_access(&route)?;
     exchange.check_method(&route)?;
     exchange.check_encoding()?;
     exchange.dispatch(route, body).await
@@ -89,9 +97,13 @@ async fn answer(api: Arc<Api>, request: Request) -> Result<Response, ApiError> {
 
 impl Api {
     pub(crate) fn new(config: Config, driver: Arc<dyn StorageDriver>, observer: Arc<dyn Observer>) -> Self {
-        let storage = Storage::new(driver, config.max_blob_size.as_u64(), config.max_concurrent_uploads);
+        let storage = Storage::new(driver, &config);
         let namespaces = Namespaces::new(&config.namespaces);
         Self { config, namespaces, storage, observer, writes: TaskTracker::new() }
+    }
+
+    pub(crate) fn storage(&self) -> &Storage {
+        &self.storage
     }
 
     pub(crate) async fn drain(&self) {
@@ -117,17 +129,37 @@ impl Exchange {
         let Some(resource) = route.resource else {
             return Ok(base::answer());
         };
+        if resource == Resource::Catalog {
+            return catalog::list(self).await;
+        }
         let target = self.api.namespaces.resolve(self.query("ns"), &route.name)?;
+        let namespace = target.namespace.clone();
+        let mut response = self.dispatch_to(resource, target, body).await?;
+        if let Some(namespace) = namespace {
+            response.headers_mut().insert(NAMESPACE, ascii(&namespace));
+        }
+        Ok(response)
+    }
+
+    async fn dispatch_to(
+        self,
+        resource: Resource,
+        target: Target,
+        body: RequestBody,
+    ) -> Result<Response, ApiError> {
         match (resource, self.parts.method.as_str()) {
             (Resource::Manifest(reference), "PUT") => manifests::put(self, target, &reference, body).await,
+            (Resource::Manifest(reference), "DELETE") => manifests::delete(self, target, &reference).await,
             (Resource::Manifest(reference), _) => manifests::pull(self, target, &reference).await,
+            (Resource::Blob(digest), "DELETE") => blobs::delete(self, target, &digest).await,
             (Resource::Blob(digest), _) => blobs::pull(self, target, &digest).await,
             (Resource::Uploads, _) => uploads::start(self, target, body).await,
             (Resource::Upload(id), "PATCH") => uploads::append(self, target, &id, body).await,
             (Resource::Upload(id), "PUT") => uploads::finish(self, target, &id, body).await,
             (Resource::Upload(id), "DELETE") => uploads::cancel(self, target, &id).await,
             (Resource::Upload(id), _) => uploads::status(self, target, &id).await,
-            (Resource::Tags, _) => tags::list(self, target).await,
+            (Resource::Referrers(subject), _) => referrers::list(self, target, &subject).await,
+            (Resource::Tags | Resource::Catalog, _) => tags::list(self, target).await,
         }
     }
 
@@ -141,6 +173,9 @@ impl Exchange {
         }
         if self.api.config.read_only && !reads {
             return Err(ApiError::unsupported("this registry is read only"));
+        }
+        if !self.api.config.delete && *method == Method::DELETE && route.is_content() {
+            return Err(ApiError::unsupported("deletes are switched off in this registry"));
         }
         Ok(())
     }
@@ -158,6 +193,11 @@ impl Exchange {
     /// The first value of a query parameter.
     fn query(&self, key: &str) -> Option<&str> {
         self.query.iter().find(|(name, _)| name == key).map(|(_, value)| value.as_str())
+    }
+
+    /// All values of a query parameter.
+    fn all(&self, key: &str) -> impl Iterator<Item = &str> {
+        self.query.iter().filter(move |(name, _)| name == key).map(|(_, value)| value.as_str())
     }
 
     fn header(&self, name: HeaderName) -> Option<&str> {
@@ -191,12 +231,19 @@ fn with_body<const N: usize>(status: StatusCode, headers: [(HeaderName, String);
     let mut response = Response::new(body);
     *response.status_mut() = status;
     for (name, value) in headers {
-        let value = HeaderValue::from_str(&value).expect("made of validated names, digests and numbers");
-        response.headers_mut().insert(name, value);
+        response.headers_mut().insert(name, ascii(&value));
     }
     response
 }
 
+/// A header's value, of what was validated.
+fn ascii(value: &impl ToString) -> HeaderValue {
+    HeaderValue::from_str(&value.to_string()).expect("made of validated names, digests and numbers")
+}
+
 const API_VERSION: HeaderName = HeaderName::from_static("docker-distribution-api-version");
 const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
+const NAMESPACE: HeaderName = HeaderName::from_static("oci-namespace");
+const SUBJECT: HeaderName = HeaderName::from_static("oci-subject");
+const TAG: HeaderName = HeaderName::from_static("oci-tag");
 const UPLOAD_ID: HeaderName = HeaderName::from_static("docker-upload-uuid");

@@ -2,10 +2,13 @@
 //!
 //! A request goes straight down: `http` reads it, `storage` decides what it means for a repository, and the driver
 //! moves the bytes. A repository sees a blob only through its own link. Bodies stream both ways, in bounded parts.
-//! Not here: authentication, garbage collection, pull-through, and how a driver gets its bytes.
+//! Who may do what is decided by `auth`, once a request, before anything is looked up. Maintenance removes what nobody
+//! can reach. Not here: pull-through, and how a driver gets its bytes.
 
+pub mod auth;
 mod config;
 mod http;
+pub mod maintenance;
 mod manifest;
 mod metrics;
 mod observer;
@@ -15,29 +18,46 @@ use std::sync::Arc;
 
 use shoal_driver::StorageDriver;
 
+use auth::Guard;
 pub use config::Config;
+pub use maintenance::{Maintenance, MaintenanceConfig};
 pub use metrics::PullMetrics;
 pub use observer::Observer;
 
 /// The registry; [`Registry::router`] is its HTTP API. Clones share one registry.
 #[derive(Clone)]
-pub struct Registry(Arc<http::Api>);
+pub struct Registry {
+    api: Arc<http::Api>,
+    guard: Arc<Guard>,
+}
 
 impl Registry {
-    /// A registry of what `driver` holds. `observer` is told what clients do.
+    /// A registry of what `driver` holds, open to everybody. `observer` is told what clients do.
     pub fn new(config: Config, driver: Arc<dyn StorageDriver>, observer: Arc<dyn Observer>) -> Self {
-        Self(Arc::new(http::Api::new(config, driver, observer)))
+        Self { api: Arc::new(http::Api::new(config, driver, observer)), guard: Arc::new(Guard::open()) }
+    }
+
+    /// The same registry, open only to whom `guard` lets in.
+    #[must_use]
+    pub fn guarded(self, guard: Guard) -> Self {
+        Self { guard: Arc::new(guard), ..self }
     }
 
     /// The HTTP API: every path below `/v2/`, and an error of the specification for every other.
     pub fn router(&self) -> axum::Router {
-        http::router(Arc::clone(&self.0))
+        http::router(Arc::clone(&self.api), Arc::clone(&self.guard))
+    }
+
+    /// Garbage collection, upload purge and scrub of this registry.
+    #[must_use]
+    pub fn maintenance(&self) -> Maintenance {
+        Maintenance::new(self.api.storage().clone())
     }
 
     /// Waits until the writes under way are done: a client that went away does not stop its write halfway.
     /// For a shutdown, after the listener took its last request.
     pub async fn drain(&self) {
-        self.0.drain().await;
+        self.api.drain().await;
     }
 }
 

@@ -8,6 +8,7 @@ mod depth;
 mod descriptor;
 mod keys;
 mod media_type;
+mod referrer;
 
 use std::collections::HashSet;
 
@@ -17,6 +18,7 @@ use shoal_core::Digest;
 
 use descriptor::Descriptor;
 pub(crate) use media_type::MediaType;
+pub(crate) use referrer::{Referrer, ReferrerList};
 
 /// A valid manifest or index.
 #[derive(Clone, Debug)]
@@ -24,6 +26,7 @@ pub(crate) struct Manifest {
     bytes: Bytes,
     media_type: MediaType,
     children: Vec<Child>,
+    subject: Option<Digest>,
 }
 
 /// Something that has to be in the repository before the manifest.
@@ -119,7 +122,13 @@ impl Manifest {
             return Err(ManifestParseError::Confused);
         }
         document.check_descriptors()?;
-        Ok(Self { media_type, children: document.children(), bytes })
+        let subject = document.subject.as_ref().map(|subject| subject.digest);
+        let manifest = Self { media_type, children: document.children(), subject, bytes };
+        if manifest.subject.is_some() {
+            // What it will be listed with has to be readable.
+            referrer::Listing::of(&manifest)?;
+        }
+        Ok(manifest)
     }
 
     /// The document, byte for byte.
@@ -129,6 +138,11 @@ impl Manifest {
 
     pub(crate) fn media_type(&self) -> MediaType {
         self.media_type
+    }
+
+    /// The manifest that it says something about; it need not be there.
+    pub(crate) fn subject(&self) -> Option<Digest> {
+        self.subject
     }
 
     /// What has to be in the repository first, each once. A subject and foreign layers do not.

@@ -4,10 +4,14 @@
 //! The global blobs are reached only through a repository's link to them, which is the access check.
 
 mod blobs;
+mod catalog;
 mod descriptors;
-mod hashing;
+pub(crate) mod hashing;
+mod locks;
 mod manifests;
-mod sessions;
+mod recent_manifests;
+mod referrers;
+pub(crate) mod sessions;
 mod tags;
 mod uploads;
 
@@ -15,14 +19,20 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use shoal_core::{Digest, RepositoryName};
-use shoal_driver::{ByteRange, ByteStream, Context, DriverError, RegistryPath, StorageDriver};
+use shoal_driver::{ByteRange, ByteStream, Context, DriverError, RegistryPath, StorageDriver, UploadId};
 
+use crate::Config;
 pub(crate) use blobs::{BlobError, Blobs, Descriptor};
 use descriptors::Descriptors;
+use locks::Locks;
 pub(crate) use manifests::{ManifestError, Manifests};
-use sessions::Sessions;
+use recent_manifests::RecentManifests;
+pub(crate) use referrers::Referrers;
+use sessions::{Claim, Refused, Sessions};
 pub(crate) use tags::{Tags, TagsError};
 pub(crate) use uploads::{Upload, UploadError, Uploads};
+
+use crate::maintenance::Barrier;
 
 /// All repositories behind one driver. Clones share it.
 #[derive(Clone)]
@@ -32,8 +42,12 @@ pub(crate) struct Storage(Arc<Shared>);
 struct Shared {
     driver: Arc<dyn StorageDriver>,
     descriptors: Descriptors,
+    recent_manifests: RecentManifests,
     sessions: Sessions,
+    barrier: Barrier,
+    manifest_locks: Locks,
     max_blob_size: u64,
+    sparse_indexes: bool,
 }
 
 /// One repository; it may not exist yet.
@@ -45,22 +59,43 @@ pub(crate) struct Repository {
 }
 
 impl Storage {
-    pub(crate) fn new(
-        driver: Arc<dyn StorageDriver>,
-        max_blob_size: u64,
-        max_concurrent_uploads: usize,
-    ) -> Self {
+    pub(crate) fn new(driver: Arc<dyn StorageDriver>, config: &Config) -> Self {
         Self(Arc::new(Shared {
             driver,
             descriptors: Descriptors::default(),
-            sessions: Sessions::new(max_concurrent_uploads),
-            max_blob_size,
+            recent_manifests: RecentManifests::default(),
+            sessions: Sessions::new(config.max_concurrent_uploads),
+            barrier: Barrier::default(),
+            manifest_locks: Locks::default(),
+            max_blob_size: config.max_blob_size.as_u64(),
+            sparse_indexes: config.sparse_indexes,
         }))
     }
 
     pub(crate) fn repository(&self, name: RepositoryName) -> Repository {
         let context = Context { repository: Some(name.clone()) };
         Repository { shared: Arc::clone(&self.0), context, name }
+    }
+
+    /// All of it, past every repository's links: for maintenance.
+    pub(crate) fn driver(&self) -> &dyn StorageDriver {
+        &*self.0.driver
+    }
+
+    /// What stands between pushes and garbage collection.
+    pub(crate) fn barrier(&self) -> &Barrier {
+        &self.0.barrier
+    }
+
+    /// Keeps everybody else from writing to an upload session, if nobody does.
+    pub(crate) fn claim(&self, repository: &RepositoryName, id: UploadId) -> Result<Claim, Refused> {
+        self.0.sessions.claim(repository, id)
+    }
+
+    /// The repository's link to the blob, or to the manifest, is gone.
+    pub(crate) fn forget(&self, repository: &RepositoryName, digest: &Digest) {
+        self.0.descriptors.forget(repository, digest);
+        self.0.recent_manifests.forget(repository, digest);
     }
 }
 
@@ -75,6 +110,10 @@ impl Repository {
 
     pub(crate) fn manifests(&self) -> Manifests {
         Manifests::new(self.clone())
+    }
+
+    pub(crate) fn referrers(&self, subject: Digest) -> Referrers {
+        Referrers::new(self.clone(), subject)
     }
 
     pub(crate) fn tags(&self) -> Tags {
@@ -115,12 +154,28 @@ impl Repository {
     }
 
     async fn delete(&self, path: RegistryPath) -> Result<(), DriverError> {
-        self.driver().delete(&self.context, &path.to_driver_path()).await
+        let deleted = self.driver().delete(&self.context, &path.to_driver_path()).await;
+        // Also where it failed: nobody knows what is left.
+        self.forget(&path);
+        deleted
+    }
+
+    /// What was remembered of a path may not be so any more.
+    fn forget(&self, path: &RegistryPath) {
+        match path {
+            RegistryPath::Revision(name, digest) | RegistryPath::RevisionLink(name, digest) => {
+                self.shared.recent_manifests.forget(name, digest);
+            }
+            RegistryPath::Layer(name, digest) | RegistryPath::LayerLink(name, digest) => {
+                self.shared.descriptors.forget(name, digest);
+            }
+            _ => {}
+        }
     }
 }
 
 /// Turns "path not found" into `None`.
-fn found<T>(result: Result<T, DriverError>) -> Result<Option<T>, DriverError> {
+pub(crate) fn found<T>(result: Result<T, DriverError>) -> Result<Option<T>, DriverError> {
     match result {
         Ok(value) => Ok(Some(value)),
         Err(DriverError::PathNotFound { .. }) => Ok(None),

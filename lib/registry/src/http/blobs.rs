@@ -1,4 +1,4 @@
-//! Blobs: GET, HEAD, and one range (distribution-spec, "Pulling blobs").
+//! Blobs: GET, HEAD, one range, and DELETE (distribution-spec, "Pulling blobs").
 
 use std::ops::Range;
 
@@ -16,7 +16,7 @@ use super::error::{ApiError, Code};
 use super::names::Target;
 use super::pull_body::PullBody;
 use super::range::Selection;
-use super::{CONTENT_DIGEST, Exchange, not_modified, with_body};
+use super::{CONTENT_DIGEST, Exchange, ascii, empty, not_modified, with_body};
 use crate::storage::{Blobs, Descriptor};
 
 /// GET and HEAD.
@@ -47,6 +47,17 @@ pub(super) async fn pull(exchange: Exchange, target: Target, digest: &str) -> Re
     }
 }
 
+/// DELETE: the repository's link; the bytes are the collector's.
+pub(super) async fn delete(exchange: Exchange, target: Target, digest: &str) -> Result<Response, ApiError> {
+    let digest = Digest::parse(digest).map_err(ApiError::invalid_digest)?;
+    let blobs = exchange.repository(&target).blobs();
+    let delete = async move {
+        blobs.delete(&digest).await.map_err(ApiError::from_write)?;
+        Ok(empty(StatusCode::ACCEPTED, [(CONTENT_LENGTH, "0".to_owned())]))
+    };
+    exchange.api.finish(delete).await
+}
+
 async fn send(
     exchange: &Exchange,
     blobs: &Blobs,
@@ -74,8 +85,4 @@ fn headers(blob: &Descriptor) -> [(HeaderName, String); 5] {
         (ACCEPT_RANGES, "bytes".to_owned()),
         (CACHE_CONTROL, "max-age=31536000".to_owned()),
     ]
-}
-
-fn ascii(text: &str) -> HeaderValue {
-    HeaderValue::from_str(text).expect("made of numbers")
 }

@@ -32,6 +32,7 @@ pub(super) enum Code {
     BlobUnknown,
     BlobUploadInvalid,
     BlobUploadUnknown,
+    Denied,
     DigestInvalid,
     ManifestBlobUnknown,
     ManifestInvalid,
@@ -42,6 +43,7 @@ pub(super) enum Code {
     RangeInvalid,
     SizeInvalid,
     TooManyRequests,
+    Unauthorized,
     Unavailable,
     Unknown,
     Unsupported,
@@ -53,6 +55,7 @@ impl Code {
             Self::BlobUnknown => "BLOB_UNKNOWN",
             Self::BlobUploadInvalid => "BLOB_UPLOAD_INVALID",
             Self::BlobUploadUnknown => "BLOB_UPLOAD_UNKNOWN",
+            Self::Denied => "DENIED",
             Self::DigestInvalid => "DIGEST_INVALID",
             Self::ManifestBlobUnknown => "MANIFEST_BLOB_UNKNOWN",
             Self::ManifestInvalid => "MANIFEST_INVALID",
@@ -63,6 +66,7 @@ impl Code {
             Self::RangeInvalid => "RANGE_INVALID",
             Self::SizeInvalid => "SIZE_INVALID",
             Self::TooManyRequests => "TOOMANYREQUESTS",
+            Self::Unauthorized => "UNAUTHORIZED",
             Self::Unavailable => "UNAVAILABLE",
             Self::Unknown => "UNKNOWN",
             Self::Unsupported => "UNSUPPORTED",
@@ -120,7 +124,7 @@ impl ApiError {
     }
 
     /// A write, or a read that is no pull, failed at the driver.
-    fn from_driver(error: DriverError) -> Self {
+    pub(super) fn from_driver(error: DriverError) -> Self {
         match error {
             DriverError::Unsupported { operation, .. } => {
                 Self::unsupported(format!("{operation} is not supported by this registry's storage"))
@@ -175,6 +179,16 @@ impl From<BlobError> for ApiError {
     }
 }
 
+impl ApiError {
+    /// A blob could not be taken away.
+    pub(super) fn from_write(error: BlobError) -> Self {
+        match error {
+            BlobError::Driver(error) => Self::from_driver(error),
+            unknown => unknown.into(),
+        }
+    }
+}
+
 impl From<UploadError> for ApiError {
     fn from(error: UploadError) -> Self {
         let message = error.to_string();
@@ -211,6 +225,9 @@ impl From<ManifestError> for ApiError {
             ManifestError::ChildrenUnknown(missing) => {
                 let error = Self::new(StatusCode::BAD_REQUEST, Code::ManifestBlobUnknown, message);
                 missing.iter().fold(error, |error, digest| error.with_detail(json!({ "digest": digest })))
+            }
+            ManifestError::TooManyReferrers(_) => {
+                Self::new(StatusCode::PAYLOAD_TOO_LARGE, Code::SizeInvalid, message)
             }
             ManifestError::Damaged(_) => {
                 tracing::error!(error = message, "storage failed");

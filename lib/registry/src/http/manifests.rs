@@ -1,4 +1,4 @@
-//! Manifests: GET, HEAD and PUT, by tag and by digest (distribution-spec, "Pulling manifests", "Pushing manifests").
+//! Manifests: GET, HEAD, PUT and DELETE, by tag and by digest (distribution-spec, "Pulling manifests", "Pushing manifests").
 //!
 //! What comes back is what was pushed, byte for byte, whatever the client accepts: another form has another digest.
 
@@ -6,25 +6,19 @@ use axum::body::Body;
 use axum::response::Response;
 use http::StatusCode;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, ETAG, HeaderName, IF_NONE_MATCH, LOCATION};
-use shoal_core::{Digest, NameError, Reference};
+use shoal_core::{Digest, NameError, Reference, Tag};
 
 use super::conditions::{entity_tag, is_known_to_client};
 use super::error::{ApiError, Code};
 use super::names::Target;
 use super::pull_body::PullBody;
 use super::request_body::RequestBody;
-use super::{CONTENT_DIGEST, Exchange, empty, not_modified, with_body};
+use super::{CONTENT_DIGEST, Exchange, SUBJECT, TAG, ascii, empty, not_modified, with_body};
 use crate::manifest::{MAX_MANIFEST_SIZE, Manifest};
 
 /// GET and HEAD.
 pub(super) async fn pull(exchange: Exchange, target: Target, reference: &str) -> Result<Response, ApiError> {
-    let reference = match Reference::parse(reference) {
-        // What is no tag names nothing: not found is what clients expect, rather than a fault of theirs.
-        Err(error @ NameError::Tag(_)) => {
-            return Err(ApiError::new(StatusCode::NOT_FOUND, Code::ManifestUnknown, error.to_string()));
-        }
-        reference => reference?,
-    };
+    let reference = parse_known(reference)?;
     let manifests = exchange.repository(&target).manifests();
     let digest = manifests.resolve(&reference).await.map_err(ApiError::from_pull)?;
     if is_known_to_client(exchange.header(IF_NONE_MATCH), &digest) {
@@ -43,6 +37,7 @@ pub(super) async fn put(
     body: RequestBody,
 ) -> Result<Response, ApiError> {
     let reference = Reference::parse(reference)?;
+    let tags = more_tags(&exchange, &reference)?;
     let bytes = body.collect(MAX_MANIFEST_SIZE).await?.ok_or_else(too_large)?;
     let content_type =
         exchange.header(CONTENT_TYPE).map(|text| text.split(';').next().unwrap_or(text).trim());
@@ -50,13 +45,59 @@ pub(super) async fn put(
     let manifests = exchange.repository(&target).manifests();
     let observer = exchange.api.observer.clone();
     let write = async move {
-        let digest = manifests.put(&reference, &manifest).await?;
+        let digest = manifests.put(&reference, &tags, &manifest).await?;
         observer.pushed(manifest.bytes().len() as u64);
         let headers =
             [(LOCATION, target.manifest_url(digest)), (CONTENT_DIGEST, digest.to_string()), no_content()];
-        Ok(empty(StatusCode::CREATED, headers))
+        let mut response = empty(StatusCode::CREATED, headers);
+        if let Some(subject) = manifest.subject() {
+            response.headers_mut().insert(SUBJECT, ascii(&subject));
+        }
+        for tag in &tags {
+            response.headers_mut().append(TAG, ascii(tag));
+        }
+        Ok(response)
     };
     exchange.api.finish(write).await
+}
+
+/// The tags that a manifest gets beside its digest: `?tag=a&tag=b`. Beside a tag they mean nothing, and get no answer.
+fn more_tags(exchange: &Exchange, reference: &Reference) -> Result<Vec<Tag>, ApiError> {
+    if matches!(reference, Reference::Tag(_)) {
+        return Ok(vec![]);
+    }
+    let tags: Vec<&str> = exchange.all("tag").collect();
+    if tags.len() > MAX_TAGS {
+        let message = format!("at most {MAX_TAGS} tags can be put at once");
+        return Err(ApiError::new(StatusCode::URI_TOO_LONG, Code::Unsupported, message));
+    }
+    Ok(tags.into_iter().map(Tag::parse).collect::<Result<_, _>>()?)
+}
+
+/// DELETE: a tag; or a manifest by digest, with every tag that names it.
+pub(super) async fn delete(
+    exchange: Exchange,
+    target: Target,
+    reference: &str,
+) -> Result<Response, ApiError> {
+    let reference = parse_known(reference)?;
+    let manifests = exchange.repository(&target).manifests();
+    let delete = async move {
+        manifests.delete(&reference).await?;
+        Ok(empty(StatusCode::ACCEPTED, [no_content()]))
+    };
+    exchange.api.finish(delete).await
+}
+
+/// Reads the reference of what has to be there. What is no tag names nothing: not found is what clients expect, rather
+/// than a fault of theirs.
+fn parse_known(reference: &str) -> Result<Reference, ApiError> {
+    match Reference::parse(reference) {
+        Err(error @ NameError::Tag(_)) => {
+            Err(ApiError::new(StatusCode::NOT_FOUND, Code::ManifestUnknown, error.to_string()))
+        }
+        reference => Ok(reference?),
+    }
 }
 
 fn send(exchange: &Exchange, manifest: &Manifest, digest: &Digest) -> Response {
@@ -84,3 +125,6 @@ fn too_large() -> ApiError {
     let message = format!("a manifest has at most {MAX_MANIFEST_SIZE} bytes");
     ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, Code::SizeInvalid, message)
 }
+
+/// The most tags in one request; what zot takes. The specification asks for ten.
+const MAX_TAGS: usize = 46;

@@ -7,7 +7,6 @@ use std::collections::BTreeMap;
 
 use http::StatusCode;
 use shoal_core::RepositoryName;
-use shoal_driver::UploadId;
 
 use super::error::{ApiError, Code};
 
@@ -68,10 +67,6 @@ impl Target {
 
     pub(super) fn blob_url(&self, digest: impl std::fmt::Display) -> String {
         self.url(&format!("blobs/{digest}"), &[])
-    }
-
-    pub(super) fn upload_url(&self, id: UploadId) -> String {
-        self.url(&format!("blobs/uploads/{id}"), &[])
     }
 
     /// An address of this repository, as this client has to ask for it. Relative: what a client says about its way

@@ -27,6 +27,10 @@ pub(super) enum Resource {
     Uploads,
     /// An upload session, by id.
     Upload(String),
+    /// What refers to a manifest, by its digest.
+    Referrers(String),
+    /// The list of all repositories; it is in none.
+    Catalog,
     /// The list of tags.
     Tags,
 }
@@ -36,6 +40,9 @@ impl Route {
     pub(super) fn parse(path: &str) -> Result<Self, ApiError> {
         if matches!(path, "/v2" | "/v2/") {
             return Ok(Self { name: String::new(), resource: None });
+        }
+        if path == "/v2/_catalog" {
+            return Ok(Self { name: String::new(), resource: Some(Resource::Catalog) });
         }
         let rest = path.strip_prefix("/v2/").ok_or_else(no_such_route)?;
         if rest.len() > MAX_PATH_LENGTH {
@@ -47,6 +54,7 @@ impl Route {
         let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
         let (name, resource) = match parts.as_slice() {
             [name @ .., "manifests", reference] => (name, Resource::Manifest((*reference).to_owned())),
+            [name @ .., "referrers", subject] => (name, Resource::Referrers((*subject).to_owned())),
             [name @ .., "tags", "list"] => (name, Resource::Tags),
             [name @ .., "blobs", "uploads", id] => (name, Resource::Upload((*id).to_owned())),
             [name @ .., "blobs", "uploads"] => (name, Resource::Uploads),
@@ -56,11 +64,17 @@ impl Route {
         Ok(Self { name: name.join("/"), resource: Some(resource) })
     }
 
+    /// Whether a DELETE of it takes content away, rather than an upload that nobody has seen yet.
+    pub(super) fn is_content(&self) -> bool {
+        matches!(self.resource, Some(Resource::Manifest(_) | Resource::Blob(_)))
+    }
+
     /// The methods that it answers.
     pub(super) fn methods(&self) -> &'static [&'static str] {
         match self.resource {
-            None | Some(Resource::Blob(_) | Resource::Tags) => &["GET", "HEAD"],
-            Some(Resource::Manifest(_)) => &["GET", "HEAD", "PUT"],
+            None | Some(Resource::Catalog | Resource::Tags | Resource::Referrers(_)) => &["GET", "HEAD"],
+            Some(Resource::Blob(_)) => &["GET", "HEAD", "DELETE"],
+            Some(Resource::Manifest(_)) => &["GET", "HEAD", "PUT", "DELETE"],
             Some(Resource::Uploads) => &["POST"],
             Some(Resource::Upload(_)) => &["GET", "HEAD", "PATCH", "PUT", "DELETE"],
         }
@@ -124,6 +138,7 @@ mod tests {
             ("a/b/c/manifests/sha256:x", "a/b/c", Resource::Manifest("sha256:x".into())),
             ("a/manifests/manifests/manifests", "a/manifests", Resource::Manifest("manifests".into())),
             ("a/tags/list", "a", Resource::Tags),
+            ("a/referrers/referrers/sha256:x", "a/referrers", Resource::Referrers("sha256:x".into())),
             ("tags/list/tags/list", "tags/list", Resource::Tags),
             ("a/tags/manifests/list", "a/tags", Resource::Manifest("list".into())),
             ("a/blobs/sha256:x", "a", Resource::Blob("sha256:x".into())),

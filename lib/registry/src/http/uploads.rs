@@ -25,17 +25,18 @@ pub(super) async fn start(
         return Ok(created(&target, &mounted));
     }
     let digest = exchange.query("digest").map(Digest::parse).transpose().map_err(ApiError::invalid_digest)?;
+    let announced = announced_algorithm(&exchange)?;
     let uploads = exchange.repository(&target).uploads();
     let api = exchange.api.clone();
     let write = async move {
-        let algorithm = digest.map_or(Algorithm::Sha256, |digest| digest.algorithm());
+        let algorithm = digest.map_or(announced, |digest| digest.algorithm());
         let upload = uploads.create(algorithm).await?;
         match digest {
             Some(digest) => receive_last(&exchange, &target, upload, body, &digest).await,
             None => {
-                let id = upload.id();
+                let place = Place { target: &target, id: upload.id(), algorithm };
                 let offset = upload.suspend().await?;
-                Ok(session(StatusCode::ACCEPTED, &target, id, offset))
+                Ok(session(StatusCode::ACCEPTED, place, offset))
             }
         }
     };
@@ -51,13 +52,15 @@ pub(super) async fn append(
 ) -> Result<Response, ApiError> {
     let id = parse_id(id)?;
     let chunk = Chunk::of(&exchange)?;
+    let algorithm = announced_algorithm(&exchange)?;
     let uploads = exchange.repository(&target).uploads();
     let write = async move {
-        let mut upload = uploads.resume(id, Algorithm::Sha256).await?;
-        let received = receive(&mut upload, &mut body, chunk, &target).await;
+        let place = Place { target: &target, id, algorithm };
+        let mut upload = uploads.resume(id, algorithm).await?;
+        let received = receive(&mut upload, &mut body, chunk, place).await;
         let offset = upload.suspend().await?;
         received?;
-        Ok(session(StatusCode::ACCEPTED, &target, id, offset))
+        Ok(session(StatusCode::ACCEPTED, place, offset))
     };
     exchange.api.finish(write).await
 }
@@ -96,22 +99,27 @@ pub(super) async fn cancel(exchange: Exchange, target: Target, id: &str) -> Resu
 /// GET and HEAD: how far a session is.
 pub(super) async fn status(exchange: Exchange, target: Target, id: &str) -> Result<Response, ApiError> {
     let id = parse_id(id)?;
+    let algorithm = announced_algorithm(&exchange)?;
     let uploads = exchange.repository(&target).uploads();
     let status = async move {
         let offset = uploads.offset(id).await?;
-        Ok(session(StatusCode::NO_CONTENT, &target, id, offset))
+        Ok(session(StatusCode::NO_CONTENT, Place { target: &target, id, algorithm }, offset))
     };
     exchange.api.finish(status).await
 }
 
 /// Mounts what `?mount=&from=` names. `None` where the client has to upload it: it asked for no mount, or the source
-/// does not have the blob, which looks the same whatever the reason.
+/// does not have the blob or is not the client's to read, which look the same.
 async fn mount(exchange: &Exchange, target: &Target) -> Result<Option<Descriptor>, ApiError> {
     let (Some(digest), Some(from)) = (exchange.query("mount"), exchange.query("from")) else {
         return Ok(None);
     };
     let digest = Digest::parse(digest).map_err(ApiError::invalid_digest)?;
-    let source = exchange.repository(&exchange.api.namespaces.resolve(exchange.query("ns"), from)?);
+    let source = exchange.api.namespaces.resolve(exchange.query("ns"), from)?;
+    if !exchange.may_mount_from(&source) {
+        return Ok(None);
+    }
+    let source = exchange.repository(&source);
     match exchange.repository(target).blobs().mount(&source, &digest).await {
         Ok(blob) => Ok(Some(blob)),
         Err(BlobError::Unknown(_)) => Ok(None),
@@ -128,7 +136,8 @@ async fn receive_last(
     digest: &Digest,
 ) -> Result<Response, ApiError> {
     let chunk = Chunk::of(exchange)?;
-    if let Err(error) = receive(&mut upload, &mut body, chunk, target).await {
+    let place = Place { target, id: upload.id(), algorithm: announced_algorithm(exchange)? };
+    if let Err(error) = receive(&mut upload, &mut body, chunk, place).await {
         upload.suspend().await?;
         return Err(error);
     }
@@ -142,11 +151,11 @@ async fn receive(
     upload: &mut Upload,
     body: &mut RequestBody,
     chunk: Option<Chunk>,
-    target: &Target,
+    place: Place<'_>,
 ) -> Result<(), ApiError> {
     let start = upload.offset();
     if chunk.is_some_and(|chunk| chunk.start != start) {
-        return Err(wrong_offset(target, upload));
+        return Err(wrong_offset(place, upload));
     }
     let expected = chunk.map(|chunk| chunk.length);
     while let Some(part) = body.next().await? {
@@ -158,6 +167,30 @@ async fn receive(
     }
     let complete = expected.is_none_or(|expected| upload.offset() - start == expected);
     if complete { Ok(()) } else { Err(wrong_length()) }
+}
+
+/// Where a client finds its session.
+#[derive(Clone, Copy)]
+struct Place<'a> {
+    target: &'a Target,
+    id: UploadId,
+    /// What the client announced. The address carries it, so that each part is hashed as it comes.
+    algorithm: Algorithm,
+}
+
+impl Place<'_> {
+    fn url(self) -> String {
+        let announced = [(DIGEST_ALGORITHM, self.algorithm.as_str())];
+        let query = if self.algorithm == Algorithm::Sha256 { &[][..] } else { &announced[..] };
+        self.target.url(&format!("blobs/uploads/{}", self.id), query)
+    }
+}
+
+/// The algorithm of the digest to come (`?digest-algorithm=`); SHA-256 where the client says nothing. A wrong one costs a
+/// second reading of the bytes.
+fn announced_algorithm(exchange: &Exchange) -> Result<Algorithm, ApiError> {
+    let announced = exchange.query(DIGEST_ALGORITHM).map(Algorithm::parse).transpose();
+    Ok(announced.map_err(ApiError::invalid_digest)?.unwrap_or(Algorithm::Sha256))
 }
 
 /// Where a chunk belongs, by its `Content-Range: <start>-<end>`: inclusive, without a unit.
@@ -204,8 +237,8 @@ fn created(target: &Target, blob: &Descriptor) -> Response {
     empty(StatusCode::CREATED, headers)
 }
 
-fn session(status: StatusCode, target: &Target, id: UploadId, offset: u64) -> Response {
-    let mut response = empty(status, standing(target, id, offset));
+fn session(status: StatusCode, place: Place<'_>, offset: u64) -> Response {
+    let mut response = empty(status, standing(place, offset));
     if status != StatusCode::NO_CONTENT {
         response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(0));
     }
@@ -213,14 +246,14 @@ fn session(status: StatusCode, target: &Target, id: UploadId, offset: u64) -> Re
 }
 
 /// Where a session is and how far. For no bytes the range is `0-0`, as the CNCF registry has it.
-fn standing(target: &Target, id: UploadId, offset: u64) -> [(HeaderName, String); 3] {
+fn standing(place: Place<'_>, offset: u64) -> [(HeaderName, String); 3] {
     let range = format!("0-{}", offset.saturating_sub(1));
-    [(LOCATION, target.upload_url(id)), (UPLOAD_ID, id.to_string()), (RANGE, range)]
+    [(LOCATION, place.url()), (UPLOAD_ID, place.id.to_string()), (RANGE, range)]
 }
 
-fn wrong_offset(target: &Target, upload: &Upload) -> ApiError {
+fn wrong_offset(place: Place<'_>, upload: &Upload) -> ApiError {
     let error = range_invalid(format!("the upload stands at {}", upload.offset()));
-    standing(target, upload.id(), upload.offset()).into_iter().fold(error, |error, (name, value)| {
+    standing(place, upload.offset()).into_iter().fold(error, |error, (name, value)| {
         error.with_header(name, HeaderValue::from_str(&value).expect("made of validated names and numbers"))
     })
 }
@@ -233,3 +266,5 @@ fn wrong_length() -> ApiError {
 fn range_invalid(message: impl Into<String>) -> ApiError {
     ApiError::new(StatusCode::RANGE_NOT_SATISFIABLE, Code::RangeInvalid, message)
 }
+
+const DIGEST_ALGORITHM: &str = "digest-algorithm";

@@ -34,7 +34,7 @@ impl MediaType {
         }
     }
 
-    pub(super) fn is_index(self) -> bool {
+    pub(crate) fn is_index(self) -> bool {
         matches!(self, Self::DockerList | Self::OciIndex)
     }
 

@@ -44,9 +44,15 @@ impl Blobs {
         if let Some(size) = shared.descriptors.lookup(Instant::now(), name, digest) {
             return Ok(Descriptor { digest: *digest, size });
         }
-        let size = self.stat_at_driver(digest).await?;
-        shared.descriptors.remember(Instant::now(), name, digest, size);
-        Ok(Descriptor { digest: *digest, size })
+        let asked = shared.descriptors.epoch();
+        let blob = Descriptor { digest: *digest, size: self.stat_at_driver(digest).await? };
+        shared.descriptors.remember(asked, Instant::now(), name, &blob);
+        Ok(blob)
+    }
+
+    /// The same, from the driver: for what is about to rely on the blob, and has told the barrier so.
+    pub(crate) async fn stat_afresh(&self, digest: &Digest) -> Result<Descriptor, BlobError> {
+        Ok(Descriptor { digest: *digest, size: self.stat_at_driver(digest).await? })
     }
 
     async fn stat_at_driver(&self, digest: &Digest) -> Result<u64, BlobError> {
@@ -86,7 +92,9 @@ impl Blobs {
 
     /// Gives this repository a blob that `source` has, without a copy.
     pub(crate) async fn mount(&self, source: &Repository, digest: &Digest) -> Result<Descriptor, BlobError> {
-        let blob = source.blobs().stat(digest).await?;
+        let Repository { shared, name, .. } = &self.repository;
+        let _push = shared.barrier.push(name, [*digest]).await;
+        let blob = source.blobs().stat_afresh(digest).await?;
         self.link(&blob).await?;
         Ok(blob)
     }
@@ -95,9 +103,21 @@ impl Blobs {
     pub(super) async fn link(&self, blob: &Descriptor) -> Result<(), DriverError> {
         let Repository { shared, name, .. } = &self.repository;
         let path = RegistryPath::LayerLink(name.clone(), blob.digest);
+        let asked = shared.descriptors.epoch();
         self.repository.write_link(path, &blob.digest).await?;
-        shared.descriptors.remember(Instant::now(), name, &blob.digest, blob.size);
+        shared.descriptors.remember(asked, Instant::now(), name, blob);
         Ok(())
+    }
+
+    /// Takes the blob out of the repository. Its bytes stay until they are collected: other repositories may have them.
+    pub(crate) async fn delete(&self, digest: &Digest) -> Result<(), BlobError> {
+        let Repository { shared, name, .. } = &self.repository;
+        let path = RegistryPath::Layer(name.clone(), *digest);
+        let linked =
+            self.repository.read_link(RegistryPath::LayerLink(name.clone(), *digest)).await?.is_some();
+        let deleted = if linked { found(self.repository.delete(path).await)? } else { None };
+        shared.descriptors.forget(name, digest);
+        deleted.ok_or(BlobError::Unknown(*digest))
     }
 }
 

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use shoal_core::{Algorithm, Digest, Digester};
 
 /// Takes the next bytes.
-pub(super) async fn absorb(mut digester: Digester, bytes: Bytes) -> Digester {
+pub(crate) async fn absorb(mut digester: Digester, bytes: Bytes) -> Digester {
     let before = digester.clone();
     let here = bytes.clone();
     let hash = move || {
@@ -23,7 +23,7 @@ pub(super) async fn absorb(mut digester: Digester, bytes: Bytes) -> Digester {
 }
 
 /// The digest of bytes that are all there.
-pub(super) async fn hash(algorithm: Algorithm, bytes: Bytes) -> Digest {
+pub(crate) async fn hash(algorithm: Algorithm, bytes: Bytes) -> Digest {
     absorb(Digester::new(algorithm), bytes).await.finish()
 }
 

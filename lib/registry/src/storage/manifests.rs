@@ -1,17 +1,24 @@
 //! The manifests of one repository: kept byte for byte, by digest, once everything that they name is there.
 
+use std::sync::Arc;
+
 use bytes::{Bytes, BytesMut};
 use futures_util::{TryStreamExt, future};
-use shoal_core::{Algorithm, Digest, Reference};
+use shoal_core::{Algorithm, Digest, Reference, Tag};
 use shoal_driver::{ByteRange, DriverError, RegistryPath};
+use tokio::time::Instant;
 
 use super::hashing::hash;
+use super::recent_manifests::Moment;
+use super::referrers::is_fallback_tag;
 use super::{BlobError, Repository, found};
 use crate::manifest::{Child, ChildKind, MAX_MANIFEST_SIZE, Manifest};
 
 /// The manifests of one repository.
 pub(crate) struct Manifests {
     repository: Repository,
+    /// Before anything was asked.
+    began: Moment,
 }
 
 /// Why a manifest cannot be had or kept.
@@ -31,6 +38,9 @@ pub(crate) enum ManifestError {
     /// It names blobs or manifests that the repository does not have.
     #[error("manifest names {} blobs or manifests that this repository does not have", .0.len())]
     ChildrenUnknown(Vec<Digest>),
+    /// The list of what refers to its subject would become too long.
+    #[error("subject {0} has as many referrers as can be listed")]
+    TooManyReferrers(Digest),
     /// The stored bytes are not those of its digest.
     #[error("stored manifest {0} is damaged")]
     Damaged(Digest),
@@ -41,13 +51,15 @@ pub(crate) enum ManifestError {
 
 impl Manifests {
     pub(super) fn new(repository: Repository) -> Self {
-        Self { repository }
+        let began = repository.shared.recent_manifests.moment();
+        Self { repository, began }
     }
 
     /// The digest of the manifest that `reference` names. The access check: a tag's link, or a revision's.
     pub(crate) async fn resolve(&self, reference: &Reference) -> Result<Digest, ManifestError> {
         let known = match reference {
             Reference::Tag(tag) => self.repository.tags().resolve(tag).await?,
+            Reference::Digest(digest) if self.recent(digest).is_some() => Some(*digest),
             Reference::Digest(digest) => self.is_revision(digest).await?.then_some(*digest),
         };
         known.ok_or_else(|| ManifestError::Unknown(reference.clone()))
@@ -55,6 +67,26 @@ impl Manifests {
 
     /// The manifest behind a digest that [`Manifests::resolve`] gave for `reference`.
     pub(crate) async fn read(
+        &self,
+        reference: &Reference,
+        digest: &Digest,
+    ) -> Result<Arc<Manifest>, ManifestError> {
+        if let Some(manifest) = self.recent(digest) {
+            return Ok(manifest);
+        }
+        let manifest = Arc::new(self.read_at_driver(reference, digest).await?);
+        let Repository { shared, name, .. } = &self.repository;
+        shared.recent_manifests.remember((self.began, Instant::now()), name, digest, &manifest);
+        Ok(manifest)
+    }
+
+    /// The manifest, if this repository was seen to have it a moment ago.
+    fn recent(&self, digest: &Digest) -> Option<Arc<Manifest>> {
+        let Repository { shared, name, .. } = &self.repository;
+        shared.recent_manifests.lookup(Instant::now(), name, digest)
+    }
+
+    async fn read_at_driver(
         &self,
         reference: &Reference,
         digest: &Digest,
@@ -72,21 +104,74 @@ impl Manifests {
         Manifest::parse(bytes, None).map_err(|_| unknown())
     }
 
-    /// Keeps a manifest under its digest, and under a tag if `reference` is one. Gives the digest.
+    /// Keeps a manifest under its digest, under a tag if `reference` is one, and under `more` tags. Gives the digest.
     pub(crate) async fn put(
         &self,
         reference: &Reference,
+        more: &[Tag],
         manifest: &Manifest,
     ) -> Result<Digest, ManifestError> {
         let digest = Self::digest_for(reference, manifest.bytes().clone()).await?;
-        self.check_children(manifest.children()).await?;
-        let name = &self.repository.name;
+        let Repository { shared, name, .. } = &self.repository;
+        // Garbage collection leaves all of it alone from here on; what it removed before, the check finds missing.
+        let children = manifest.children().iter().map(|child| child.digest);
+        let _push = shared.barrier.push(name, children.chain([digest])).await;
+        if !(shared.sparse_indexes && manifest.media_type().is_index()) {
+            self.check_children(manifest.children()).await?;
+        }
+        let own = match reference {
+            Reference::Tag(tag) => Some(tag),
+            Reference::Digest(_) => None,
+        };
+        let tags = || own.into_iter().chain(more);
+        let changes_a_list = manifest.subject().is_some() || tags().any(is_fallback_tag);
+        let _turn = match changes_a_list {
+            true => shared.manifest_locks.alone(name).await,
+            false => shared.manifest_locks.shared(name).await,
+        };
+        let listed = match manifest.subject() {
+            Some(subject) => Some(self.repository.referrers(subject).with(manifest, digest).await?),
+            None => None,
+        };
         self.repository.put(RegistryPath::BlobData(digest), manifest.bytes().clone()).await?;
         self.repository.write_link(RegistryPath::RevisionLink(name.clone(), digest), &digest).await?;
-        if let Reference::Tag(tag) = reference {
+        if let Some(listed) = listed {
+            listed.keep().await?;
+        }
+        for tag in tags() {
             self.repository.tags().set(tag, &digest).await?;
         }
         Ok(digest)
+    }
+
+    /// Removes a tag; or a manifest, and with it every tag that names it. The bytes stay until they are collected.
+    pub(crate) async fn delete(&self, reference: &Reference) -> Result<(), ManifestError> {
+        let Repository { shared, name, .. } = &self.repository;
+        let _turn = shared.manifest_locks.alone(name).await;
+        let known = match reference {
+            Reference::Tag(tag) => self.repository.tags().remove(tag).await?,
+            Reference::Digest(digest) => self.delete_revision(digest).await?,
+        };
+        if known { Ok(()) } else { Err(ManifestError::Unknown(reference.clone())) }
+    }
+
+    /// The link goes last: a delete that was cut short can be done again, and no tag is left that names nothing.
+    async fn delete_revision(&self, digest: &Digest) -> Result<bool, DriverError> {
+        if !self.is_revision(digest).await? {
+            return Ok(false);
+        }
+        self.repository.tags().remove_those_of(digest).await?;
+        if let Some(subject) = self.subject_of(digest).await? {
+            self.repository.referrers(subject).remove(digest).await?;
+        }
+        let path = RegistryPath::Revision(self.repository.name.clone(), *digest);
+        Ok(found(self.repository.delete(path).await)?.is_some())
+    }
+
+    /// What a manifest refers to. One that cannot be read any more refers to nothing: it can still be deleted.
+    async fn subject_of(&self, digest: &Digest) -> Result<Option<Digest>, DriverError> {
+        let bytes = self.read_bounded(digest).await?;
+        Ok(bytes.and_then(|bytes| Manifest::parse(bytes, None).ok()).and_then(|manifest| manifest.subject()))
     }
 
     async fn digest_for(reference: &Reference, bytes: Bytes) -> Result<Digest, ManifestError> {
@@ -119,7 +204,7 @@ impl Manifests {
     }
 
     async fn has_blob(&self, digest: &Digest) -> Result<bool, DriverError> {
-        match self.repository.blobs().stat(digest).await {
+        match self.repository.blobs().stat_afresh(digest).await {
             Ok(_) => Ok(true),
             Err(BlobError::Unknown(_)) => Ok(false),
             Err(BlobError::Driver(error)) => Err(error),
@@ -132,7 +217,7 @@ impl Manifests {
     }
 
     /// The bytes of a blob that may be a manifest; `None` where it is gone, or larger than any manifest.
-    async fn read_bounded(&self, digest: &Digest) -> Result<Option<Bytes>, DriverError> {
+    pub(super) async fn read_bounded(&self, digest: &Digest) -> Result<Option<Bytes>, DriverError> {
         let range = ByteRange { start: 0, end: Some(MAX_MANIFEST_SIZE as u64 + 1) };
         let Some(mut parts) = found(self.repository.read(RegistryPath::BlobData(*digest), range).await)?
         else {
@@ -151,3 +236,55 @@ impl Manifests {
 
 /// How many children are looked up at one time: an index of a dozen platforms in one go, a bound for the driver.
 const CHECKS_AT_ONCE: usize = 16;
+
+#[cfg(test)]
+mod tests {
+    use shoal_core::{RepositoryName, Tag};
+    use shoal_driver::MemoryDriver;
+
+    use super::super::Storage;
+    use super::*;
+
+    fn index(text: &str) -> Manifest {
+        let bytes = format!(r#"{{"schemaVersion":2,"manifests":[],"annotations":{{"text":"{text}"}}}}"#);
+        Manifest::parse(bytes.into(), None).unwrap()
+    }
+
+    fn repository() -> Repository {
+        let storage = Storage::new(Arc::new(MemoryDriver::new()), &crate::Config::default());
+        storage.repository(RepositoryName::parse("a").unwrap())
+    }
+
+    async fn get(repository: &Repository, reference: &Reference) -> Result<Arc<Manifest>, ManifestError> {
+        let manifests = repository.manifests();
+        let digest = manifests.resolve(reference).await?;
+        manifests.read(reference, &digest).await
+    }
+
+    #[tokio::test]
+    async fn a_deleted_manifest_is_unknown_at_once() {
+        let (repository, tag) = (repository(), Reference::Tag(Tag::parse("t").unwrap()));
+        let digest = repository.manifests().put(&tag, &[], &index("one")).await.unwrap();
+        let by_digest = Reference::Digest(digest);
+        get(&repository, &by_digest).await.unwrap();
+        assert!(repository.manifests().recent(&digest).is_some());
+        let path = RegistryPath::Revision(repository.name.clone(), digest);
+        repository.delete(path).await.unwrap();
+        for reference in [&by_digest, &tag] {
+            assert!(matches!(get(&repository, reference).await, Err(ManifestError::Unknown(_))));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_request_that_a_delete_overtook_leaves_nothing_behind() {
+        let (repository, tag) = (repository(), Reference::Tag(Tag::parse("t").unwrap()));
+        let digest = repository.manifests().put(&tag, &[], &index("one")).await.unwrap();
+        let by_digest = Reference::Digest(digest);
+        let slow = repository.manifests();
+        slow.resolve(&by_digest).await.unwrap();
+        let path = RegistryPath::Revision(repository.name.clone(), digest);
+        repository.delete(path).await.unwrap();
+        slow.read(&by_digest, &digest).await.unwrap();
+        assert!(matches!(get(&repository, &by_digest).await, Err(ManifestError::Unknown(_))));
+    }
+}

@@ -26,7 +26,7 @@ pub(super) enum Progress {
 
 /// Why a session has no writer for you.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Refused {
+pub(crate) enum Refused {
     /// It has one already.
     Busy,
     /// As many sessions are written to as may be.
@@ -34,7 +34,7 @@ pub(super) enum Refused {
 }
 
 /// The right to write to a session; given back when dropped.
-pub(super) struct Claim {
+pub(crate) struct Claim {
     sessions: Sessions,
     key: Key,
 }

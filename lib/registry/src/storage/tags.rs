@@ -1,5 +1,6 @@
 //! The tags of one repository: names that may move from manifest to manifest.
 
+use futures_util::future;
 use shoal_core::{Digest, Tag};
 use shoal_driver::{DriverError, RegistryPath};
 
@@ -32,12 +33,36 @@ impl Tags {
         self.repository.read_link(RegistryPath::TagCurrentLink(name, tag.clone())).await
     }
 
-    /// Lets the tag name that manifest. The index entry comes first: the current link is what makes it visible.
+    /// Lets the tag name that manifest. The current link is the commit point, and comes first: a crash between the two
+    /// costs a line of history, where the other order would list a new tag that names nothing.
     pub(super) async fn set(&self, tag: &Tag, digest: &Digest) -> Result<(), DriverError> {
         let name = &self.repository.name;
+        let current = RegistryPath::TagCurrentLink(name.clone(), tag.clone());
+        self.repository.write_link(current, digest).await?;
         let entry = RegistryPath::TagIndexEntryLink(name.clone(), tag.clone(), *digest);
-        self.repository.write_link(entry, digest).await?;
-        self.repository.write_link(RegistryPath::TagCurrentLink(name.clone(), tag.clone()), digest).await
+        self.repository.write_link(entry, digest).await
+    }
+
+    /// Lets the tag name nothing any more; says whether there was one.
+    pub(super) async fn remove(&self, tag: &Tag) -> Result<bool, DriverError> {
+        let path = RegistryPath::Tag(self.repository.name.clone(), tag.clone());
+        Ok(found(self.repository.delete(path).await)?.is_some())
+    }
+
+    /// Removes every tag that names that manifest.
+    pub(super) async fn remove_those_of(&self, digest: &Digest) -> Result<(), DriverError> {
+        let tags = match self.list().await {
+            Err(TagsError::RepositoryUnknown) => return Ok(()),
+            Err(TagsError::Driver(error)) => return Err(error),
+            Ok(tags) => tags,
+        };
+        for some in tags.chunks(LOOKS_AT_ONCE) {
+            let named = future::try_join_all(some.iter().map(|tag| self.resolve(tag))).await?;
+            for (tag, _) in some.iter().zip(named).filter(|(_, named)| *named == Some(*digest)) {
+                self.remove(tag).await?;
+            }
+        }
+        Ok(())
     }
 
     /// All tags, in byte order.
@@ -68,3 +93,6 @@ impl Tags {
         }
     }
 }
+
+/// How many tags are looked at in one go for a delete: a bound for the driver.
+const LOOKS_AT_ONCE: usize = 16;

@@ -222,7 +222,9 @@ impl Session {
     /// Moves the bytes to the blobs, lets the repository see them, and ends the session: in this order, so that a
     /// crash leaves a session to retry or an unlinked blob, never a link to nothing.
     async fn publish(&self, blob: &Descriptor) -> Result<(), UploadError> {
-        let Repository { context, name, .. } = &self.repository;
+        let Repository { shared, context, name } = &self.repository;
+        // Garbage collection leaves the blob alone from here on: it may have been there for long, unlinked.
+        let _push = shared.barrier.push(name, [blob.digest]).await;
         let from = RegistryPath::UploadData(name.clone(), self.id).to_driver_path();
         let to = RegistryPath::BlobData(blob.digest).to_driver_path();
         match self.repository.driver().rename(context, &from, &to).await {

@@ -45,9 +45,16 @@ async fn no_path_leads_out_of_a_repository() {
             ("HEAD", format!("blobs/{DIGEST}")),
             ("GET", "manifests/latest".to_owned()),
             ("PUT", "manifests/latest".to_owned()),
+            ("HEAD", "manifests/latest".to_owned()),
+            ("DELETE", "manifests/latest".to_owned()),
+            ("DELETE", format!("blobs/{DIGEST}")),
+            ("GET", format!("referrers/{DIGEST}")),
             ("GET", "tags/list".to_owned()),
             ("POST", "blobs/uploads/".to_owned()),
             ("PATCH", "blobs/uploads/4b8ce1b1-3f42-4c5b-8f0a-0f2f3a9c1d2e".to_owned()),
+            ("GET", "blobs/uploads/4b8ce1b1-3f42-4c5b-8f0a-0f2f3a9c1d2e".to_owned()),
+            ("PUT", "blobs/uploads/4b8ce1b1-3f42-4c5b-8f0a-0f2f3a9c1d2e".to_owned()),
+            ("DELETE", "blobs/uploads/4b8ce1b1-3f42-4c5b-8f0a-0f2f3a9c1d2e".to_owned()),
         ] {
             let reply = rig.send(method, &format!("/v2/{name}/{rest}"), &[], Body::empty()).await;
             if method == "HEAD" {
@@ -80,7 +87,7 @@ async fn only_digests_are_taken_as_digests() {
         "sha256:%2e%2e",
     ] {
         if digest.contains(':') {
-            for method in ["GET", "PUT"] {
+            for method in ["GET", "PUT", "DELETE"] {
                 let reply = rig.send(method, &format!("/v2/a/manifests/{digest}"), &[], "{}").await;
                 reply.expect_error(StatusCode::BAD_REQUEST, "DIGEST_INVALID");
             }
@@ -88,6 +95,10 @@ async fn only_digests_are_taken_as_digests() {
         rig.get(&format!("/v2/a/blobs/{digest}"))
             .await
             .expect_error(StatusCode::BAD_REQUEST, "DIGEST_INVALID");
+        let reply = rig.send("DELETE", &format!("/v2/a/blobs/{digest}"), &[], Body::empty()).await;
+        reply.expect_error(StatusCode::BAD_REQUEST, "DIGEST_INVALID");
+        let reply = rig.get(&format!("/v2/a/referrers/{digest}")).await;
+        reply.expect_error(StatusCode::BAD_REQUEST, "DIGEST_INVALID");
         for query in [format!("digest={digest}"), format!("mount={digest}&from=b")] {
             let reply = rig.send("POST", &format!("/v2/a/blobs/uploads/?{query}"), &[], Body::empty()).await;
             reply.expect_error(StatusCode::BAD_REQUEST, "DIGEST_INVALID");

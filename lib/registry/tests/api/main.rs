@@ -2,13 +2,21 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that meets an error has failed")]
 
+mod access;
 mod base;
 mod blobs;
+mod catalog;
+mod crash;
+mod deletes;
 mod faults;
 mod hostile;
 mod manifests;
 mod namespaces;
+mod parity;
+mod referrers;
 mod rig;
+mod sha512;
+mod shapes;
 mod tags;
 mod uploads;
 mod wire;

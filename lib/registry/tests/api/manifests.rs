@@ -128,11 +128,52 @@ async fn the_driver_is_asked_in_the_order_that_keeps_a_tag_right() {
     let calls = rig.driver.take_calls();
     let (checks, writes) = calls.split_at(4);
     assert_eq!(checks.iter().filter(|call| *call == "get layer link").count(), 2);
-    assert_eq!(writes, ["put blob", "put revision link", "put index link", "put tag link"]);
+    assert_eq!(writes, ["put blob", "put revision link", "put tag link", "put index link"]);
     rig.get("/v2/a/manifests/t").await.expect(StatusCode::OK);
     assert_eq!(rig.driver.take_calls(), ["get tag link", "get revision link", "read blob"]);
+    let rig = rig.restarted();
     rig.get(&format!("/v2/a/manifests/{}", digest_of(&image(OCI_MANIFEST)))).await.expect(StatusCode::OK);
     assert_eq!(rig.driver.take_calls(), ["get revision link", "read blob"]);
+}
+
+#[tokio::test]
+async fn a_warm_manifest_costs_no_driver_call_but_that_for_its_tag() {
+    let pushed = Rig::new();
+    let document = pushed.push_image("a", "t").await;
+    let rig = pushed.restarted();
+    let (by_tag, by_digest) = ("/v2/a/manifests/t", format!("/v2/a/manifests/{}", digest_of(&document)));
+    let cold = rig.get(by_tag).await.expect(StatusCode::OK);
+    rig.driver.take_calls();
+    for (path, calls) in [(by_tag, vec!["get tag link"]), (&by_digest, vec![])] {
+        let warm = rig.get(path).await.expect(StatusCode::OK);
+        assert_eq!((&warm.headers, &warm.body), (&cold.headers, &cold.body));
+        assert_eq!(rig.driver.take_calls(), calls);
+        let head = rig.head(path).await.expect(StatusCode::OK);
+        assert_eq!((&head.headers, head.body.len()), (&cold.headers, 0));
+        assert_eq!(rig.driver.take_calls(), calls);
+    }
+}
+
+#[tokio::test]
+async fn a_warm_manifest_is_unknown_to_a_repository_without_a_link_to_it() {
+    let rig = Rig::new();
+    let path = digest_of(&rig.push_image("a", "t").await);
+    rig.get(&format!("/v2/a/manifests/{path}")).await.expect(StatusCode::OK);
+    let reply = rig.get(&format!("/v2/b/manifests/{path}")).await;
+    reply.expect_error(StatusCode::NOT_FOUND, "MANIFEST_UNKNOWN");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_went_away_behind_the_registry_is_unknown_after_a_while() {
+    let rig = Rig::new();
+    let digest = digest_of(&rig.push_image("a", "t").await);
+    let path = format!("/v2/a/manifests/{digest}");
+    rig.get(&path).await.expect(StatusCode::OK);
+    let link = shoal_driver::RegistryPath::RevisionLink("a".parse().unwrap(), digest).to_driver_path();
+    shoal_driver::StorageDriver::delete(&*rig.driver, &Default::default(), &link).await.unwrap();
+    rig.get(&path).await.expect(StatusCode::OK);
+    tokio::time::advance(std::time::Duration::from_secs(10)).await;
+    rig.get(&path).await.expect(StatusCode::NOT_FOUND);
 }
 
 #[tokio::test]

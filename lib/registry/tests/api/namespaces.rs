@@ -22,7 +22,10 @@ async fn an_image_is_the_same_by_query_by_path_and_by_its_own_name() {
         "/v2/example/team/app/manifests/latest?ns=docker.io",
         "/v2/docker.io/example/team/app/manifests/latest",
     ] {
-        rig.get(path).await.expect(StatusCode::OK);
+        let reply = rig.get(path).await.expect(StatusCode::OK);
+        let namespace = path.split_once("?ns=").map(|(_, namespace)| namespace);
+        assert_eq!(reply.headers.get("oci-namespace").map(|value| value.to_str().unwrap()), namespace);
+        assert_eq!(rig.head(path).await.headers, reply.headers);
     }
     rig.get("/v2/team/app/manifests/latest").await.expect_error(StatusCode::NOT_FOUND, "MANIFEST_UNKNOWN");
 }

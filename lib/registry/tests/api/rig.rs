@@ -16,7 +16,7 @@ use shoal_driver::{
     ByteRange, ByteStream, Context, DriverError, DriverPath, FileInfo, FileWriter, MemoryDriver,
     StorageDriver, WriteMode,
 };
-use shoal_registry::{Config, Observer, Registry};
+use shoal_registry::{Config, Observer, Registry, auth};
 use tower::ServiceExt;
 
 pub(crate) const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
@@ -49,11 +49,23 @@ impl Rig {
     }
 
     pub(crate) fn on(driver: Arc<dyn StorageDriver>, config: Config) -> Self {
-        let driver =
-            Arc::new(TestDriver { inner: driver, calls: Mutex::default(), faults: Mutex::default() });
+        let driver = Arc::new(TestDriver {
+            inner: driver,
+            calls: Mutex::default(),
+            faults: Mutex::default(),
+            life: Mutex::default(),
+        });
         let events = Arc::new(Events::default());
         let router = Registry::new(config, driver.clone(), events.clone()).router();
         Self { router, driver, events }
+    }
+
+    /// The same content behind a guard.
+    pub(crate) async fn guarded(&self, auth: &auth::Config) -> Self {
+        let (driver, events) = (Arc::clone(&self.driver), Arc::clone(&self.events));
+        let guard = auth::Guard::new(auth).await.unwrap();
+        let registry = Registry::new(Config::default(), driver.clone(), events.clone()).guarded(guard);
+        Self { router: registry.router(), driver, events }
     }
 
     /// Another registry over the same driver: what a restart, or a second process, is.
@@ -229,6 +241,8 @@ pub(crate) struct TestDriver {
     inner: Arc<dyn StorageDriver>,
     calls: Mutex<Vec<String>>,
     faults: Mutex<BTreeMap<&'static str, Fault>>,
+    /// How many changes it takes before it is dead; `None`: it does not die.
+    life: Mutex<Option<usize>>,
 }
 
 impl TestDriver {
@@ -242,13 +256,37 @@ impl TestDriver {
         self.faults.lock().unwrap().insert(operation, fault);
     }
 
+    /// It takes so many more changes, and then does nothing any more: as if the process had been killed.
+    pub(crate) fn die_after(&self, changes: usize) {
+        *self.life.lock().unwrap() = Some(changes);
+    }
+
+    fn is_dead(&self, operation: &str) -> bool {
+        let mut life = self.life.lock().unwrap();
+        match life.as_mut() {
+            None => false,
+            Some(0) => true,
+            Some(left) => {
+                *left -= usize::from(matches!(operation, "put" | "write" | "rename" | "delete"));
+                false
+            }
+        }
+    }
+
     pub(crate) fn heal(&self) {
         self.faults.lock().unwrap().clear();
     }
 
     async fn enter(&self, operation: &'static str, path: &DriverPath) -> Result<(), DriverError> {
         self.calls.lock().unwrap().push(format!("{operation} {}", kind(path.as_str())));
+        if path.as_str().contains("/_manifests") {
+            // As a disk or a cluster would: other requests come in between.
+            tokio::task::yield_now().await;
+        }
         let driver = "test";
+        if self.is_dead(operation) {
+            return Err(DriverError::Failed { driver, detail: "killed".into(), source: None });
+        }
         match self.fault(operation) {
             Some(Fault::Unavailable) => {
                 Err(DriverError::Unavailable { driver, detail: "no peer answers".into() })

@@ -1,5 +1,6 @@
 use http::StatusCode;
 use serde_json::{Value, json};
+use shoal_registry::Config;
 
 use crate::rig::{OCI_MANIFEST, Reply, Rig, digest_of, image};
 
@@ -80,4 +81,13 @@ async fn an_unknown_repository_has_no_list_and_one_without_tags_an_empty_one() {
     rig.put_manifest(&path, OCI_MANIFEST, &document).await.expect(StatusCode::CREATED);
     let reply = rig.get("/v2/x/y/tags/list").await.expect(StatusCode::OK);
     assert_eq!(serde_json::from_slice::<Value>(&reply.body).unwrap(), json!({"name": "x/y", "tags": []}));
+}
+
+#[tokio::test]
+async fn a_page_is_never_longer_than_the_registry_allows() {
+    let pushed = rig().await;
+    let rig = Rig::on(pushed.driver.clone(), Config { max_tags_page: 2, ..Config::default() });
+    let reply = rig.get("/v2/x/y/tags/list?n=1000000000").await;
+    assert_eq!(reply.header("link"), "</v2/x/y/tags/list?last=a&n=2>; rel=\"next\"");
+    assert_eq!(tags(reply), ["C", "a"]);
 }

@@ -359,6 +359,8 @@ async fn a_blob_is_mounted_from_a_repository_that_has_it() {
     assert_eq!(reply.header("location"), format!("/v2/c/blobs/{digest}"));
     assert_eq!(reply.header("docker-content-digest"), digest.to_string());
     assert_eq!(rig.get(reply.header("location")).await.expect(StatusCode::OK).body, "layer");
+    let itself = path("a/b", &format!("mount={digest}&from=a/b"));
+    rig.send("POST", &itself, &[], "").await.expect(StatusCode::CREATED);
     for query in [
         format!("mount={digest}&from=x"),
         format!("mount={}&from=a/b", Digest::sha256(b"other")),

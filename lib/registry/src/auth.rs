@@ -1,0 +1,243 @@
+//! Who a client is, and what it may do.
+//!
+//! Invariant: nothing is allowed that a configured method and the rules did not allow; credentials are in no log, no
+//! error and no cache. The HTTP API asks once a request, before it looks at anything that the request names.
+//! Not here: users' own storage, an authorisation server, TLS.
+
+mod certificate;
+mod challenge;
+mod config;
+mod credentials;
+mod htpasswd;
+mod rules;
+mod token;
+
+use std::fmt;
+use std::sync::Arc;
+
+use http::{Extensions, HeaderMap};
+
+pub use certificate::ClientCertificate;
+pub(crate) use challenge::{Challenge, Fault};
+pub use config::{CertificateConfig, CertificateName, Config, HtpasswdConfig, TokenConfig};
+use credentials::Credentials;
+use htpasswd::Htpasswd;
+pub use htpasswd::HtpasswdError;
+pub(crate) use rules::CATALOG;
+use rules::Rules;
+pub use rules::{Action, Rule};
+pub use token::KeysError;
+use token::{Token, Tokens};
+
+/// Asks clients who they are, and decides what they may do.
+pub struct Guard {
+    method: Method,
+    challenge: Challenge,
+    rules: Rules,
+}
+
+/// How clients say who they are.
+enum Method {
+    /// Not at all: everybody may do everything.
+    Open,
+    Htpasswd(Htpasswd),
+    Token(Tokens),
+    Certificate(CertificateName),
+}
+
+/// A client, as far as it proved to be one. Asked again and again in one request.
+pub(crate) struct Caller {
+    guard: Arc<Guard>,
+    identity: Identity,
+}
+
+enum Identity {
+    /// No credentials.
+    Anonymous,
+    Named(String),
+    Token(Token),
+}
+
+/// Whether a client may do a thing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    Allowed,
+    /// Not without credentials.
+    Unauthenticated,
+    /// Not with this token: one with the scope might.
+    InsufficientScope,
+    /// Not.
+    Denied,
+}
+
+/// Why credentials were not taken. Says nothing of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// They are wrong, or of another kind.
+    BadCredentials(&'static str),
+    /// A good certificate that names no client.
+    Nobody(&'static str),
+    /// Too many are being checked.
+    Busy,
+}
+
+/// What of a configuration of access cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum GuardError {
+    /// More than one method.
+    #[error("auth: configure one of htpasswd, token and certificate, not several")]
+    SeveralMethods,
+    /// Rules for nobody.
+    #[error("auth.rules: there are rules, and no htpasswd, token or certificate that says who is who")]
+    RulesWithoutMethod,
+    /// More rules than can be walked at each request.
+    #[error("auth.rules: {0} rules are more than the 1000 that are allowed")]
+    TooManyRules(usize),
+    /// A pattern of a rule is none.
+    #[error("auth.rules: {pattern:?} is not a pattern")]
+    Pattern {
+        /// As it was written.
+        pattern: String,
+        /// What is wrong with it.
+        source: globset::Error,
+    },
+    /// A text of the configuration cannot stand in a header.
+    #[error("auth: {0:?} cannot be shown to clients: printable ASCII without quotes is needed")]
+    Unprintable(String),
+    /// The password file.
+    #[error(transparent)]
+    Htpasswd(#[from] HtpasswdError),
+    /// The token keys.
+    #[error(transparent)]
+    Keys(#[from] KeysError),
+    /// The system has no randomness.
+    #[error("auth: the system gives no random numbers")]
+    NoRandomness,
+}
+
+impl Guard {
+    /// Lets everybody do everything.
+    #[must_use]
+    pub fn open() -> Self {
+        Self { method: Method::Open, challenge: Challenge::None, rules: Rules::default() }
+    }
+
+    /// Reads the files that the configuration names.
+    pub async fn new(config: &Config) -> Result<Self, GuardError> {
+        let rules = Rules::compile(&config.rules)?;
+        let (method, challenge) = match (&config.htpasswd, &config.token, &config.certificate) {
+            (None, None, None) if config.rules.is_empty() => return Ok(Self::open()),
+            (None, None, None) => return Err(GuardError::RulesWithoutMethod),
+            (Some(htpasswd), None, None) => {
+                (Method::Htpasswd(Htpasswd::open(htpasswd).await?), Challenge::basic(&htpasswd.realm)?)
+            }
+            (None, Some(token), None) => {
+                (Method::Token(Tokens::open(token).await?), Challenge::bearer(&token.realm, &token.service)?)
+            }
+            (None, None, Some(certificate)) => (Method::Certificate(certificate.identity), Challenge::None),
+            _ => return Err(GuardError::SeveralMethods),
+        };
+        Ok(Self { method, challenge, rules })
+    }
+
+    /// Whether everybody may do everything.
+    pub(crate) fn is_open(&self) -> bool {
+        matches!(self.method, Method::Open)
+    }
+
+    pub(crate) fn challenge(&self) -> &Challenge {
+        &self.challenge
+    }
+
+    /// Finds out who asks. Takes the credentials out of the headers.
+    pub(crate) async fn admit(
+        self: &Arc<Self>,
+        headers: &mut HeaderMap,
+        extensions: &Extensions,
+    ) -> Result<Caller, Refusal> {
+        let credentials = Credentials::take(headers);
+        let identity = match &self.method {
+            Method::Open => Identity::Anonymous,
+            Method::Certificate(name) => match extensions.get::<ClientCertificate>() {
+                Some(certificate) => Identity::Named(certificate.identity(*name)?),
+                None => Identity::Anonymous,
+            },
+            Method::Htpasswd(htpasswd) => match credentials? {
+                Credentials::None => Identity::Anonymous,
+                Credentials::Basic(basic) => Identity::Named(htpasswd.check(basic).await?),
+                Credentials::Bearer(_) => return Err(OTHER_KIND),
+            },
+            Method::Token(tokens) => match credentials? {
+                Credentials::None => Identity::Anonymous,
+                Credentials::Bearer(token) => Identity::Token(tokens.check(&token)?),
+                Credentials::Basic(_) => return Err(OTHER_KIND),
+            },
+        };
+        Ok(Caller { guard: Arc::clone(self), identity })
+    }
+}
+
+impl Caller {
+    /// Whether it may do that in that repository.
+    pub(crate) fn may(&self, action: Action, repository: &str) -> Verdict {
+        if self.guard.is_open() {
+            return Verdict::Allowed;
+        }
+        let identity = self.identity();
+        if !self.guard.rules.allow(identity, action, repository) {
+            return self.refused(identity);
+        }
+        match &self.identity {
+            Identity::Token(token) if !token.allows(action, repository) => Verdict::InsufficientScope,
+            _ => Verdict::Allowed,
+        }
+    }
+
+    /// Whether there is nothing to ask: everybody may do everything.
+    pub(crate) fn is_trusted(&self) -> bool {
+        self.guard.is_open()
+    }
+
+    pub(crate) fn challenge(&self) -> &Challenge {
+        self.guard.challenge()
+    }
+
+    /// Whether it may know that this is a registry it can use: with good credentials, or if there is something to do
+    /// without any.
+    pub(crate) fn may_enter(&self) -> Verdict {
+        match self.identity() {
+            None if !self.guard.is_open() && !self.guard.rules.allow_anonymous() => self.refused(None),
+            _ => Verdict::Allowed,
+        }
+    }
+
+    fn identity(&self) -> Option<&str> {
+        match &self.identity {
+            Identity::Anonymous => None,
+            Identity::Named(name) => Some(name),
+            Identity::Token(token) => Some(&token.subject),
+        }
+    }
+
+    fn refused(&self, identity: Option<&str>) -> Verdict {
+        match (identity, &self.guard.challenge) {
+            // There is no way to ask for a certificate in HTTP.
+            (None | Some(""), Challenge::Basic { .. } | Challenge::Bearer { .. }) => Verdict::Unauthenticated,
+            _ => Verdict::Denied,
+        }
+    }
+}
+
+impl fmt::Debug for Guard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let method = match &self.method {
+            Method::Open => "open",
+            Method::Htpasswd(_) => "htpasswd",
+            Method::Token(_) => "token",
+            Method::Certificate(_) => "certificate",
+        };
+        f.debug_struct("Guard").field("method", &method).finish_non_exhaustive()
+    }
+}
+
+const OTHER_KIND: Refusal = Refusal::BadCredentials("credentials of another kind are needed here");
