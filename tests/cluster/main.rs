@@ -3,8 +3,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says so by a panic")]
 
+mod crash;
 mod faults;
 mod process;
 mod pull;
 mod security;
 mod support;
+mod uploads;

@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc;
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -17,6 +17,7 @@ pub(crate) struct Process {
     child: Child,
     registry: Option<SocketAddr>,
     admin: SocketAddr,
+    complaints: Arc<Mutex<Vec<String>>>,
 }
 
 /// A cluster of processes.
@@ -67,6 +68,16 @@ impl Processes {
         agent
     }
 
+    /// Starts an origin beside the first, or one of that name again. It answers, and may not have met the tracker yet.
+    pub(crate) fn another_origin(&self, name: &str) -> Process {
+        let config = format!(
+            "listen = \"127.0.0.1:0\"\napi_listen = \"127.0.0.1:0\"\ntracker = [\"{}\"]\n{}",
+            self.tracker_url,
+            stored(self.folder.path(), name)
+        );
+        Process::spawn(self.folder.path(), Role::Origin, name, &config)
+    }
+
     /// Where a role keeps its files.
     pub(crate) fn folder(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
@@ -96,7 +107,7 @@ impl Process {
         let file = home.join("config.toml");
         let head = format!("admin = \"127.0.0.1:0\"\n{config}[identity]\ndirectory = {identity:?}\n");
         std::fs::write(&file, head).unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_shoal"));
+        let mut command = Command::new(binary(folder));
         command.args([
             role.as_str(),
             "--config",
@@ -107,7 +118,8 @@ impl Process {
             "json",
         ]);
         let child = command.stderr(Stdio::piped()).spawn().unwrap();
-        let mut process = Self { child, registry: None, admin: ([127, 0, 0, 1], 0).into() };
+        let admin = ([127, 0, 0, 1], 0).into();
+        let mut process = Self { child, registry: None, admin, complaints: Arc::default() };
         let lines = process.log(name);
         loop {
             let line = lines.recv_timeout(START).unwrap_or_else(|_| panic!("{name} did not come up"));
@@ -125,10 +137,13 @@ impl Process {
     fn log(&mut self, name: &str) -> mpsc::Receiver<String> {
         let stderr = BufReader::new(self.child.stderr.take().unwrap());
         let (sender, lines) = mpsc::channel();
-        let name = name.to_owned();
+        let (name, complaints) = (name.to_owned(), Arc::clone(&self.complaints));
         std::thread::spawn(move || {
             for line in stderr.lines().map_while(Result::ok) {
                 eprintln!("{name}: {line}");
+                if line.contains("\"level\":\"WARN\"") || line.contains("\"level\":\"ERROR\"") {
+                    complaints.lock().unwrap().push(line.clone());
+                }
                 let _ = sender.send(line);
             }
         });
@@ -136,7 +151,17 @@ impl Process {
     }
 
     pub(crate) fn client(&self) -> Client {
-        Client::new(self.registry.expect("this role has a registry")).unwrap()
+        Client::new(self.registry()).unwrap()
+    }
+
+    /// Where its registry listens.
+    pub(crate) fn registry(&self) -> SocketAddr {
+        self.registry.expect("this role has a registry")
+    }
+
+    /// The warnings and errors that it has logged.
+    pub(crate) fn complaints(&self) -> Vec<String> {
+        self.complaints.lock().unwrap().clone()
     }
 
     /// SIGKILL: no chance to tidy up.
@@ -145,10 +170,24 @@ impl Process {
         self.child.wait().unwrap();
     }
 
+    /// SIGSTOP: its ports stay open, and nothing answers.
+    pub(crate) fn freeze(&self) {
+        self.signal("-STOP");
+    }
+
+    /// SIGCONT.
+    pub(crate) fn thaw(&self) {
+        self.signal("-CONT");
+    }
+
+    fn signal(&self, signal: &str) {
+        let id = self.child.id().to_string();
+        assert!(Command::new("kill").args([signal, &id]).status().unwrap().success());
+    }
+
     /// SIGTERM; whether it ended with success.
     pub(crate) async fn terminate(mut self) -> bool {
-        let id = self.child.id().to_string();
-        assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
+        self.signal("-TERM");
         let status = tokio::task::spawn_blocking(move || self.child.wait().unwrap()).await.unwrap();
         status.success()
     }
@@ -194,6 +233,15 @@ fn stored(folder: &Path, name: &str) -> String {
 fn shoal(arguments: &[&str]) {
     let output = Command::new(env!("CARGO_BIN_EXE_shoal")).args(arguments).output().unwrap();
     assert!(output.status.success(), "shoal {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// The binary under a name of its own, so that every start of a test is one of the same build.
+fn binary(folder: &Path) -> PathBuf {
+    let (built, linked) = (Path::new(env!("CARGO_BIN_EXE_shoal")), folder.join("shoal"));
+    if !linked.exists() && std::fs::hard_link(built, &linked).is_err() {
+        std::fs::copy(built, &linked).unwrap();
+    }
+    linked
 }
 
 /// A port that was free a moment ago: for the two addresses that others must know beforehand.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use shoal_core::Role;
-use shoal_identity::Authority;
+use shoal_identity::{Authority, Identity};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -15,13 +15,21 @@ use crate::support::Fixture;
 fn stranger(alpn: &[u8], with_certificate: bool) -> rustls::ClientConfig {
     let authority = Authority::generate("shoal-dev").unwrap();
     let identity = authority.issue(Role::Agent, "stranger").unwrap();
-    let mut config = if with_certificate {
-        (*identity.client_config(&[Role::Agent, Role::Origin, Role::Tracker], &[])).clone()
-    } else {
-        rustls::ClientConfig::builder_with_protocol_versions(&[&rustls::version::TLS13])
-            .with_root_certificates(rustls::RootCertStore::empty())
-            .with_no_client_auth()
-    };
+    if with_certificate {
+        return with_alpn(&identity, alpn);
+    }
+    let mut config = rustls::ClientConfig::builder_with_protocol_versions(&[&rustls::version::TLS13])
+        .with_root_certificates(rustls::RootCertStore::empty())
+        .with_no_client_auth();
+    config.dangerous().set_certificate_verifier(Arc::new(Anyone));
+    config.alpn_protocols = vec![alpn.to_vec()];
+    config
+}
+
+/// A client with that certificate, which accepts any server.
+fn with_alpn(identity: &Identity, alpn: &[u8]) -> rustls::ClientConfig {
+    let roles = [Role::Agent, Role::Origin, Role::Tracker];
+    let mut config = (*identity.client_config(&roles, &[])).clone();
     config.dangerous().set_certificate_verifier(Arc::new(Anyone));
     config.alpn_protocols = vec![alpn.to_vec()];
     config
@@ -79,18 +87,30 @@ async fn is_answered_over_tls(address: SocketAddr, config: rustls::ClientConfig)
     sent.is_ok() && tls.read_to_end(&mut answer).await.is_ok() && !answer.is_empty()
 }
 
-/// Whether a QUIC connection stays open long enough to say something.
-async fn is_accepted_over_quic(address: SocketAddr, config: rustls::ClientConfig) -> bool {
+/// How a QUIC connection ends on which nonsense is said: every node ends it, and says why.
+async fn end_over_quic(address: SocketAddr, config: rustls::ClientConfig) -> quinn::ConnectionError {
     let mut endpoint = quinn::Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
     let crypto = quinn::crypto::rustls::QuicClientConfig::try_from(config).unwrap();
     endpoint.set_default_client_config(quinn::ClientConfig::new(Arc::new(crypto)));
-    let Ok(connection) = endpoint.connect(address, "shoal").unwrap().await else { return false };
+    let connection = match endpoint.connect(address, "shoal").unwrap().await {
+        Ok(connection) => connection,
+        Err(error) => return error,
+    };
     // In TLS 1.3 a client learns later that its certificate was refused.
-    let Ok((mut send, mut receive)) = connection.open_bi().await else { return false };
-    let _ = send.write_all(&[0; 64]).await;
-    let mut byte = [0; 1];
-    let answered = matches!(receive.read(&mut byte).await, Ok(Some(_)));
-    answered || connection.close_reason().is_none()
+    if let Ok((mut send, _)) = connection.open_bi().await {
+        let _ = send.write_all(&[0; 64]).await;
+    }
+    tokio::time::timeout(Duration::from_secs(10), connection.closed()).await.expect("it stayed open")
+}
+
+/// Whether the TLS handshake failed: no byte of the protocol was looked at (RFC 9001 section 4.8).
+fn is_refused_by_tls(end: &quinn::ConnectionError) -> bool {
+    match end {
+        quinn::ConnectionError::ConnectionClosed(close) => {
+            (0x100..0x200).contains(&u64::from(close.error_code))
+        }
+        _ => false,
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -104,9 +124,26 @@ async fn without_a_certificate_of_the_cluster_nothing_connects() {
             assert!(!answered, "{address} answered, certificate of another cluster: {with_certificate}");
         }
         for address in [cluster.origin().peer_address(), cluster.agent(0).peer_address()] {
-            let accepted = is_accepted_over_quic(address, stranger(b"shoal/1", with_certificate)).await;
-            assert!(!accepted, "{address} accepted, certificate of another cluster: {with_certificate}");
+            let end = end_over_quic(address, stranger(b"shoal/1", with_certificate)).await;
+            assert!(is_refused_by_tls(&end), "{address}, other certificate {with_certificate}: {end:?}");
         }
+    }
+    fixture.shutdown().await;
+}
+
+/// The probes of the test above are answered where the certificate is right: they do show something.
+#[tokio::test(flavor = "multi_thread")]
+async fn with_a_certificate_of_the_cluster_the_same_probes_get_through() {
+    let fixture = Fixture::start(1).await;
+    let cluster = &fixture.cluster;
+    let member = |alpn| with_alpn(&cluster.identity(Role::Agent, "member").unwrap(), alpn);
+    let tracker: SocketAddr = cluster.tracker_url().strip_prefix("https://").unwrap().parse().unwrap();
+    for address in [tracker, cluster.origin().api_address()] {
+        assert!(is_answered_over_tls(address, member(b"http/1.1")).await, "{address} did not answer");
+    }
+    for address in [cluster.origin().peer_address(), cluster.agent(0).peer_address()] {
+        let end = end_over_quic(address, member(b"shoal/1")).await;
+        assert!(matches!(end, quinn::ConnectionError::ApplicationClosed(_)), "{address}: {end:?}");
     }
     fixture.shutdown().await;
 }
@@ -120,7 +157,8 @@ async fn a_tls_hello_on_the_plain_port_is_closed_at_once() {
         let asked = Instant::now();
         connection.write_all(&[0x16, 0x03, 0x01, 0x02, 0x00, 0x01]).await.unwrap();
         let mut answer = Vec::new();
-        let _ = connection.read_to_end(&mut answer).await;
+        connection.read_to_end(&mut answer).await.unwrap();
+        assert!(answer.is_empty(), "answered {answer:?}");
         assert!(asked.elapsed() < Duration::from_secs(2), "closed after {:?}", asked.elapsed());
     }
     fixture.shutdown().await;
