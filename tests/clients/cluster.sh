@@ -1,4 +1,4 @@
-# Shoal's roles as separate processes, for tests/clients/run: the one place that knows Shoal's command line, its
+# Shoal's roles as separate processes, for the scripts of tests/clients: the one place that knows Shoal's command line, its
 # configuration keys and its metric names.
 # shellcheck shell=bash disable=SC2034
 
@@ -6,7 +6,9 @@ readonly METRIC_RECEIVED=shoal_piece_bytes_received_total
 readonly FROM_PEER='source="peer"'
 readonly FROM_ORIGIN='source="origin"'
 
-readonly AGENTS=(agent1 agent2 agent3 agent4 agent5)
+# A script that needs fewer says so before.
+[[ -v AGENTS ]] || AGENTS=(agent1 agent2 agent3 agent4 agent5)
+readonly AGENTS
 readonly NODES=(tracker origin "${AGENTS[@]}")
 readonly READY_SECONDS=30
 

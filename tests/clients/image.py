@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
-"""Writes the images that tests/clients/run pushes: no network, no base image, python's standard library only.
+"""Writes the images that the scripts of tests/clients push: no network, no base image, python's standard library only.
 
 archive OUT      a docker-archive of five layers, over 200 MB of it incompressible; prints the image id
 index DIRECTORY  an OCI layout with an index of two platforms, tag 1; prints the index's digest
+image DIRECTORY  an OCI layout with an image of three layers, tag 1: 1 KiB, 3 MiB, 40 MiB; prints its digest
 layers           reads a manifest from stdin, prints "<digest> <size>" of its configuration and of each layer
 """
 
@@ -128,14 +129,15 @@ class Layout:
     def put_json(self, media_type, document):
         return self.put(media_type, json.dumps(document, sort_keys=True).encode())
 
-    def put_image(self, architecture):
-        """Writes a small image and returns its descriptor with a platform."""
-        layer = tar_of([(f"data/{architecture}", noise(architecture, 2 * MIB))])
+    def put_image(self, architecture, sizes=(2 * MIB,)):
+        """Writes an image with layers of these sizes and returns its descriptor with a platform."""
+        names = [architecture, *(f"{architecture}-{number}" for number in range(1, len(sizes)))]
+        layers = [tar_of([(f"data/{name}", noise(name, size))]) for name, size in zip(names, sizes)]
         manifest = {
             "schemaVersion": 2,
             "mediaType": f"{OCI}.manifest.v1+json",
-            "config": self.put(f"{OCI}.config.v1+json", configuration(architecture, [layer])),
-            "layers": [self.put(f"{OCI}.layer.v1.tar+gzip", gzip.compress(layer, mtime=0))],
+            "config": self.put(f"{OCI}.config.v1+json", configuration(architecture, layers)),
+            "layers": [self.put(f"{OCI}.layer.v1.tar+gzip", gzip.compress(layer, mtime=0)) for layer in layers],
         }
         descriptor = self.put_json(manifest["mediaType"], manifest)
         return {**descriptor, "platform": {"os": "linux", "architecture": architecture}}
@@ -160,6 +162,13 @@ def write_index(directory):
     return descriptor["digest"]
 
 
+def write_image(directory):
+    layout = Layout(directory)
+    descriptor = layout.put_image("amd64", (1024, 3 * MIB, 40 * MIB))
+    layout.tag(descriptor, "1")
+    return descriptor["digest"]
+
+
 def list_layers(manifest):
     blobs = [manifest["config"], *manifest["layers"]]
     return "\n".join(f"{blob['digest']} {blob['size']}" for blob in blobs)
@@ -171,6 +180,8 @@ def main(arguments):
             print(write_archive(out))
         case ["index", directory]:
             print(write_index(directory))
+        case ["image", directory]:
+            print(write_image(directory))
         case ["layers"]:
             print(list_layers(json.load(sys.stdin)))
         case _:
