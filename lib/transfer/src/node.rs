@@ -11,7 +11,7 @@ mod fetches;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-use shoal_core::{Digest, PeerAddress, PeerId};
+use shoal_core::{Digest, PeerAddress, PeerId, Zone};
 use shoal_identity::Identity;
 use shoal_store::{Blob, CommitError, Partial, Store};
 use shoal_swarm::{Engine, Event, Message, Moment};
@@ -65,6 +65,13 @@ enum Outcome {
     Abandoned { digest: Digest, fetch: u64 },
 }
 
+/// Who this node is, and where it stands.
+#[derive(Debug)]
+pub(crate) struct Own {
+    pub(crate) identity: Identity,
+    pub(crate) zone: Zone,
+}
+
 /// One node; see the module's head.
 #[derive(Debug)]
 pub(crate) struct Node {
@@ -73,6 +80,7 @@ pub(crate) struct Node {
     greeter: Arc<Greeter>,
     store: Store,
     metrics: Metrics,
+    zone: Zone,
     engine: Engine,
     epoch: Instant,
     /// What the engine is to hear next.
@@ -96,7 +104,7 @@ impl Node {
     pub(crate) fn new(
         config: Config,
         endpoint: Endpoint,
-        identity: Identity,
+        Own { identity, zone }: Own,
         store: Store,
         metrics: Metrics,
         commands: mpsc::Receiver<Command>,
@@ -109,7 +117,8 @@ impl Node {
             endpoint,
             store,
             metrics,
-            engine: Engine::new(config.swarm.clone(), rand::random()),
+            engine: Engine::new(config.swarm.clone(), zone.clone(), rand::random()),
+            zone,
             epoch: Instant::now(),
             events: VecDeque::new(),
             addresses: AddressBook::new(own, config.max_known_peers),
