@@ -8,7 +8,7 @@ use clap::{Args, Parser, Subcommand};
 use shoal_core::Role;
 
 use crate::telemetry::{self, LogFormat};
-use crate::{ca, demo, dev, roles};
+use crate::{ca, demo, dev, roles, simulate};
 
 /// Peer-to-peer storage driver and registry for container images.
 #[derive(Debug, Parser)]
@@ -42,6 +42,9 @@ enum Command {
     Origin(RoleOptions),
     /// Run a tracker: introduces peers to each other.
     Tracker(RoleOptions),
+    /// Rehearse a roll-out to thousands of hosts in virtual time, with the engine and the tracker's policy that run in
+    /// production, and say how long each host takes.
+    Simulate(simulate::Options),
     /// The cluster's certificate authority.
     #[command(subcommand)]
     Ca(ca::Command),
@@ -62,7 +65,10 @@ pub(crate) struct RoleOptions {
 impl Cli {
     /// Carries the command out; comes back when it has ended.
     pub(crate) fn run(self) -> anyhow::Result<()> {
-        let quiet = matches!(self.command, Command::Demo(_) | Command::Dev(_) | Command::Ca(_));
+        let quiet = matches!(
+            self.command,
+            Command::Demo(_) | Command::Dev(_) | Command::Simulate(_) | Command::Ca(_)
+        );
         // `s3s` takes each 404 and 403 for an error of the server; those that are one come by `shoal_s3`.
         let default = if quiet { "warn,s3s=off" } else { "info,s3s=off" };
         telemetry::init(self.log.as_deref().unwrap_or(default), self.log_format)?;
@@ -72,6 +78,7 @@ impl Cli {
             Command::Agent(options) => block_on(roles::agent(options)),
             Command::Origin(options) => block_on(roles::origin(options)),
             Command::Tracker(options) => block_on(roles::tracker(options)),
+            Command::Simulate(options) => simulate::run(&options),
             Command::Ca(command) => ca::run(command),
         }
     }

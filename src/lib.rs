@@ -12,6 +12,7 @@ mod demo;
 mod dev;
 pub mod image;
 mod roles;
+mod simulate;
 mod telemetry;
 
 use std::process::ExitCode;

@@ -6,11 +6,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// Who may name whom (ARCHITECTURE.md, "The map"). A new edge is a decision: it is argued there, then added here.
-const ALLOWED: [(&str, &[&str]); 14] = [
-    ("shoal", &["agent", "origin", "tracker", "transfer", "http", "identity", "core"]),
+const ALLOWED: [(&str, &[&str]); 15] = [
+    ("shoal", &["agent", "origin", "tracker", "simulation", "swarm", "transfer", "http", "identity", "core"]),
     ("agent", &["registry", "driver", "transfer", "control", "identity", "store", "core", "http", "s3"]),
     ("origin", &["registry", "driver", "transfer", "control", "identity", "store", "core", "http", "s3"]),
     ("tracker", &["control", "identity", "core", "http"]),
+    ("simulation", &["swarm", "tracker", "core"]),
     ("registry", &["driver", "core"]),
     ("s3", &["driver", "core"]),
     ("driver", &["store", "core"]),

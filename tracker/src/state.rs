@@ -7,7 +7,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use serde::Deserialize;
-use shoal_control::{Holding, ServerUrl};
+pub use shoal_control::Holding;
+use shoal_control::ServerUrl;
 use shoal_core::{Digest, PeerAddress, PeerId, Role, Zone};
 
 use crate::handout::Candidate;

@@ -11,7 +11,7 @@ use shoal_core::{Bitfield, PeerId, PieceIndex};
 use crate::config::Config;
 use crate::event::{Moment, Priority};
 use crate::finder::Finder;
-use crate::picker::{Among, Picker};
+use crate::picker::{Among, Picker, Share};
 use crate::readers::Readers;
 
 #[derive(Debug)]
@@ -69,6 +69,17 @@ pub(crate) enum Source {
     Shared,
 }
 
+/// Who is asked.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Whom<'a> {
+    pub(crate) peer: &'a PeerId,
+    pub(crate) have: &'a Bitfield,
+    pub(crate) source: Source,
+    /// An origin's.
+    pub(crate) share: Option<Share>,
+    pub(crate) need: Need,
+}
+
 /// How freely to choose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Need {
@@ -104,16 +115,10 @@ impl Fetch {
         }
     }
 
-    /// What to ask that peer for, which has `have`: a reader's next piece, else the rarest, else help with what others
+    /// What to ask that peer for: a reader's next piece, else the rarest, else help with what others
     /// were asked for and a reader, or the end of the blob, waits for.
-    pub(crate) fn choose(
-        &self,
-        now: Moment,
-        (peer, source, need): (&PeerId, Source, Need),
-        have: &Bitfield,
-        config: &Config,
-        rng: &mut impl Rng,
-    ) -> Choice {
+    pub(crate) fn choose(&self, now: Moment, whom: Whom<'_>, config: &Config, rng: &mut impl Rng) -> Choice {
+        let Whom { peer, have, .. } = whom;
         if self.paused_until > now {
             return Choice::Nothing;
         }
@@ -126,18 +131,25 @@ impl Fetch {
                 self.asked.iter().map(|(&piece, asked)| (piece, asked)),
             );
         }
-        let among: &[Among] = match (source, need) {
-            (Source::Near, _) => &[Among::All],
-            (Source::Alone, _) | (Source::Shared, Need::Hungry) => &[Among::Unspread, Among::All],
-            (Source::Shared, Need::Usual) => &[Among::Unspread],
-        };
-        let idle = among.iter().find_map(|&among| {
-            let reader = || Some((self.choose_reader(have, among, source, config)?, Purpose::Reader));
+        let idle = self.among(whom).into_iter().flatten().find_map(|among| {
+            let reader = || Some((self.choose_reader(have, among, whom.source, config)?, Purpose::Reader));
             reader().or_else(|| Some((self.picker.pick(have, among, rng)?, Purpose::Rarity)))
         });
         match idle {
             Some((piece, purpose)) => Choice::Piece(piece, purpose),
             None => self.choose_hedge(now, peer, have, config),
+        }
+    }
+
+    /// Among which pieces to choose, the first that has one.
+    fn among(&self, whom: Whom<'_>) -> [Option<Among>; 3] {
+        let share = whom.share.map(Among::Share);
+        match (whom.source, whom.need) {
+            (Source::Near, _) => [Some(Among::All), None, None],
+            (Source::Alone, _) | (Source::Shared, Need::Hungry) => {
+                [share, Some(Among::Unspread), Some(Among::All)]
+            }
+            (Source::Shared, Need::Usual) => [share, Some(Among::Unspread), None],
         }
     }
 
@@ -227,6 +239,12 @@ impl Fetch {
         self.last_progress = now;
         self.store_failures = 0;
         self.settle(piece).map_or_else(Vec::new, |asked| asked.peers)
+    }
+
+    /// Who was asked for a piece, if that is longer ago than pieces usually take.
+    pub(crate) fn asked_late(&self, now: Moment, piece: PieceIndex) -> Option<&[PeerId]> {
+        let asked = self.asked.get(&piece)?;
+        (now.since(asked.first) > self.latency).then_some(&asked.peers)
     }
 
     pub(crate) fn measured(&mut self, latency: Duration) {

@@ -9,10 +9,13 @@ use shoal_core::{PeerId, Role};
 
 use crate::config::{Config, backoff};
 use crate::event::{Candidate, Moment};
+use crate::picker::Share;
 
 #[derive(Debug)]
 pub(crate) struct Finder {
     contacts: Vec<Contact>,
+    /// The origins among them, in the order of their names.
+    origins: Vec<PeerId>,
     query: Query,
     /// The wait after the next answer.
     interval: Duration,
@@ -45,6 +48,7 @@ impl Finder {
         let next = if candidates.is_empty() { now } else { now.after(config.find_interval) };
         let mut finder = Self {
             contacts: Vec::new(),
+            origins: Vec::new(),
             query: Query::Idle { next },
             interval: config.find_interval,
             sent_at: None,
@@ -62,9 +66,18 @@ impl Finder {
                 contact.revived = true;
             } else if self.contacts.len() < config.max_candidates.max(1) && role != Role::Tracker {
                 self.contacts.push(Contact { peer, role, failures: 0, retry_at: now, revived: false });
+                if let (Role::Origin, Err(at)) = (role, self.origins.binary_search(&peer)) {
+                    self.origins.insert(at, peer);
+                }
             }
         }
         self.contacts.len() > before
+    }
+
+    /// Which pieces an origin is asked for before others; `None` for whoever is none of the origins that are known.
+    pub(crate) fn share_of(&self, peer: &PeerId) -> Option<Share> {
+        let rank = u32::try_from(self.origins.binary_search(peer).ok()?).ok()?;
+        Some(Share { rank, of: u32::try_from(self.origins.len()).ok()? })
     }
 
     /// The answer to a query, or peers that somebody volunteers.

@@ -14,8 +14,18 @@ use shoal_core::{Bitfield, PieceIndex};
 pub(crate) enum Among {
     /// All that the peer has.
     All,
-    /// Those that no agent in the swarm has.
+    /// Those that no near agent in the swarm has.
     Unspread,
+    /// Of these, an origin's share.
+    Share(Share),
+}
+
+/// Every `of`-th piece, from `rank` on. Whoever knows the same origins gives each of them the same share, so that
+/// they do not all bring the same pieces first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Share {
+    pub(crate) rank: u32,
+    pub(crate) of: u32,
 }
 
 /// How an agent's pieces were counted; it must be uncounted the same way.
@@ -120,20 +130,16 @@ impl Picker {
 
     /// Whether the piece is idle and among those to choose from.
     pub(crate) fn allows(&self, piece: PieceIndex, among: Among) -> bool {
-        self.is_idle(piece) && (among == Among::All || self.whole + self.rarity[piece.0 as usize] == 0)
+        self.is_idle(piece) && among.admits(piece, self.whole + self.rarity[piece.0 as usize])
     }
 
     /// The rarest idle piece out of `have`; random among equals.
     pub(crate) fn pick(&self, have: &Bitfield, among: Among, rng: &mut impl Rng) -> Option<PieceIndex> {
-        if self.order.is_empty() || (among == Among::Unspread && self.whole > 0) {
+        if self.order.is_empty() || (among != Among::All && self.whole > 0) {
             return None;
         }
-        let rarities = match among {
-            Among::All => self.ends.len(),
-            Among::Unspread => 1,
-        };
         let few = have.difference(&self.taken).take(Self::FEW).count() < Self::FEW;
-        if few { self.pick_of_few(have, among, rng) } else { self.walk(have, rarities, rng) }
+        if few { self.pick_of_few(have, among, rng) } else { self.walk(have, among, rng) }
     }
 
     fn pick_of_few(&self, have: &Bitfield, among: Among, rng: &mut impl Rng) -> Option<PieceIndex> {
@@ -153,11 +159,13 @@ impl Picker {
         best.map(|(piece, _)| piece)
     }
 
-    fn walk(&self, have: &Bitfield, rarities: usize, rng: &mut impl Rng) -> Option<PieceIndex> {
+    fn walk(&self, have: &Bitfield, among: Among, rng: &mut impl Rng) -> Option<PieceIndex> {
+        let rarities = if among == Among::All { self.ends.len() } else { 1 };
         let buckets = (0..rarities).map(|rarity| &self.order[self.bucket(rarity)]);
         buckets.filter(|bucket| !bucket.is_empty()).find_map(|bucket| {
             let (before, after) = bucket.split_at(rng.random_range(0..bucket.len()));
-            after.iter().chain(before).map(|&piece| PieceIndex(piece)).find(|&piece| have.contains(piece))
+            let mut pieces = after.iter().chain(before).map(|&piece| PieceIndex(piece));
+            pieces.find(|&piece| have.contains(piece) && self.allows(piece, among))
         })
     }
 
@@ -250,6 +258,16 @@ impl Picker {
     }
 }
 
+impl Among {
+    fn admits(self, piece: PieceIndex, rarity: u32) -> bool {
+        match self {
+            Self::All => true,
+            Self::Unspread => rarity == 0,
+            Self::Share(share) => rarity == 0 && piece.0 % share.of.max(1) == share.rank,
+        }
+    }
+}
+
 /// Where a piece's rarity goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Shift {
@@ -298,6 +316,10 @@ mod tests {
             prop_assert_eq!(picked.map(rarity), idle.iter().map(|&piece| rarity(piece)).min());
             let picked = picker.pick(&peer, Among::Unspread, rng);
             prop_assert_eq!(picked.map(rarity), idle.iter().map(|&piece| rarity(piece)).find(|&count| count == 0));
+            let picked = picker.pick(&peer, Among::Share(Share { rank: 1, of: 3 }), rng);
+            let share = |piece: &&PieceIndex| piece.0 % 3 == 1 && rarity(**piece) == 0;
+            prop_assert_eq!(picked.is_some(), idle.iter().any(|piece| share(&piece)));
+            prop_assert!(picked.iter().all(|piece| share(&piece)));
             for (counted, agent) in counted.into_iter().zip(&agents) {
                 picker.uncount_all(counted, agent);
             }

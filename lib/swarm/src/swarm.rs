@@ -165,6 +165,21 @@ impl Swarm {
         wanted && self.fetch.is_some()
     }
 
+    /// Of pieces that a peer has now: those for which an origin or a far agent was asked, long enough ago that a near agent
+    /// is quicker. Whoever waits there for what is here by now only keeps others from what is not.
+    pub(crate) fn overtaken(
+        &self,
+        now: Moment,
+        by: &PeerId,
+        pieces: &[PieceIndex],
+    ) -> Vec<(PeerId, PieceIndex)> {
+        let is_near = |peer| self.members.get(peer).is_some_and(Member::is_near_agent);
+        let Some(fetch) = self.fetch.as_ref().filter(|_| is_near(by)) else { return Vec::new() };
+        let late = pieces.iter().filter_map(|&piece| Some((piece, fetch.asked_late(now, piece)?)));
+        let scarce = late.filter(|(_, peers)| !peers.iter().any(is_near));
+        scarce.flat_map(|(piece, peers)| peers.iter().map(move |&peer| (peer, piece))).collect()
+    }
+
     pub(crate) fn forget(&mut self, peer: &PeerId) -> Option<Member> {
         let mut member = self.members.remove(peer)?;
         if let Some(fetch) = &mut self.fetch {

@@ -228,6 +228,10 @@ impl Engine {
             return self.violated(&id);
         }
         if swarm.gained(&id, pieces) {
+            for (peer, piece) in swarm.overtaken(self.now, &id, pieces) {
+                self.cancel(&peer, &digest, piece);
+                self.put_back(&peer, &digest, piece);
+            }
             self.look_at(&id);
         }
     }

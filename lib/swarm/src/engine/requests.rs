@@ -7,7 +7,7 @@ use shoal_core::{Digest, PeerId, PieceIndex, Role};
 
 use super::Engine;
 use crate::event::{Action, DisconnectReason, EventError, Message, PieceOutcome, Priority};
-use crate::fetch::{Choice, Need, Purpose};
+use crate::fetch::{Choice, Need, Purpose, Whom};
 use crate::peer::{Ask, after_last};
 use crate::swarm::Swarm;
 use crate::timers::Timer;
@@ -129,8 +129,9 @@ impl Engine {
             {
                 continue;
             }
-            let whom = (id, swarm.source(peer), need);
-            match fetch.choose(self.now, whom, have, &self.config, &mut self.rng) {
+            let (source, share) = (swarm.source(peer), fetch.finder.share_of(id));
+            let whom = Whom { peer: id, have, source, share, need };
+            match fetch.choose(self.now, whom, &self.config, &mut self.rng) {
                 Choice::Piece(piece, purpose) => return Some((digest, piece, purpose)),
                 Choice::Later(at) => self.timers.ring_by(self.now, Timer::Swarm(digest), at),
                 Choice::Nothing => {}

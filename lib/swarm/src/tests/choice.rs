@@ -105,6 +105,29 @@ fn an_origin_is_spared_while_agents_are_quick_and_helps_where_they_are_slow() {
 }
 
 #[test]
+fn each_origin_is_asked_for_its_own_share_first() {
+    let mut bench = Bench::new(Config::default(), 300);
+    bench.fetch(Bitfield::empty(300), &[(2, Role::Origin), (1, Role::Origin), (3, Role::Agent)]);
+    for (number, rank) in [(1, 0), (2, 1)] {
+        let asked = requests(&bench.member(number, Role::Origin, Bitfield::full(300)), number);
+        assert!(asked.len() == 4 && asked.iter().all(|piece| piece % 2 == rank), "{number}: {asked:?}");
+    }
+}
+
+#[test]
+fn what_a_near_agent_has_by_now_is_not_waited_for_at_the_origin() {
+    let mut bench = Bench::new(Config { requests_per_origin: 1, ..Config::default() }, 50);
+    bench.fetch(Bitfield::empty(50), &[]);
+    let asked = requests(&bench.member(1, Role::Origin, Bitfield::full(50)), 1)[0];
+    bench.member(2, Role::Agent, Bitfield::empty(50));
+    bench.millis(1);
+    let have = Message::Have { digest: blob(0), pieces: vec![PieceIndex(asked)] };
+    let actions = bench.say(2, have);
+    assert_eq!((cancels(&actions, 1), requests(&actions, 2)), (vec![asked], vec![asked]));
+    assert_ne!(requests(&actions, 1), [], "the origin is asked for something else");
+}
+
+#[test]
 fn a_far_agent_is_asked_for_what_no_near_one_has() {
     let mut bench = Bench::new(Config { requests_per_agent: 7, ..Config::default() }, 20);
     bench.fetch(Bitfield::empty(20), &[]);
