@@ -15,6 +15,7 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use shoal_core::Digest;
 
+use crate::config::Percent;
 use crate::disk::{self, DiskError};
 use crate::layout::{Layout, PartialFile};
 
@@ -47,6 +48,16 @@ pub enum OpenError {
         directory: PathBuf,
         /// Process id, as that process wrote it into the lock file.
         holder: String,
+    },
+    /// The watermarks are the wrong way round.
+    #[error(
+        "store.low_watermark is {low} and store.high_watermark {high}: the low one must not be above the high one"
+    )]
+    Watermarks {
+        /// Where eviction ends.
+        low: Percent,
+        /// Where it begins.
+        high: Percent,
     },
     /// The file system refused.
     #[error("cannot open store {}", directory.display())]
