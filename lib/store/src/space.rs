@@ -212,9 +212,7 @@ impl Space {
 
     /// Gives an entry up, unless somebody began to use it. How many bytes went.
     fn evict(&self, digest: &Digest) -> u64 {
-        let Some((kind, length)) = self.remove_idle(digest) else { return 0 };
-        self.counters.evicted(kind, length);
-        tracing::debug!(%digest, ?kind, length, "evicted");
+        let Some(length) = self.take_out(digest) else { return 0 };
         if let Some(cache) = &self.cache {
             // An error means that nobody wants to know.
             let _ = cache.evicted.blocking_send(*digest);
@@ -222,7 +220,7 @@ impl Space {
         length
     }
 
-    fn remove_idle(&self, digest: &Digest) -> Option<(Kind, u64)> {
+    fn take_out(&self, digest: &Digest) -> Option<u64> {
         let _change = self.directory.change(digest).ok()?;
         let entry = self.index.find(digest)?;
         if !entry.claim() {
@@ -235,9 +233,12 @@ impl Space {
         if let Err(error) = self.directory.remove_all(digest) {
             // It is not served any more, and the next start finds it again.
             tracing::error!(%digest, error = error.describe(), "an evicted blob stays on disk until the next start");
-            return None;
+            return Some(0);
         }
-        Some((entry.kind(), entry.length()))
+        let (kind, length) = (entry.kind(), entry.length());
+        self.counters.evicted(kind, length);
+        tracing::debug!(%digest, ?kind, length, "evicted");
+        Some(length)
     }
 }
 
