@@ -129,6 +129,13 @@ impl Directory {
         Temporary(self.layout.incoming().join(number.to_string()))
     }
 
+    /// Puts a file with this content there, in place of what was there. After a loss of power it may be anything.
+    pub(crate) fn write(&self, path: &Path, content: &[u8]) -> Result<(), DiskError> {
+        let temporary = self.temporary();
+        disk::write_new(temporary.path(), content)?;
+        disk::rename(temporary.path(), path)
+    }
+
     /// Puts a file with this content there, whole and durable, in place of what was there.
     pub(crate) fn write_durable(&self, path: &Path, content: &[u8]) -> Result<(), DiskError> {
         let temporary = self.temporary();
@@ -144,6 +151,12 @@ impl Directory {
             removed |= disk::remove(&self.layout.partial(digest, file))?;
         }
         if removed { disk::sync_directory(&self.layout.partials()) } else { Ok(()) }
+    }
+
+    /// Removes a whole blob. After a loss of power it may be there again, as good as it was.
+    pub(crate) fn remove_blob(&self, digest: &Digest) -> Result<(), DiskError> {
+        disk::remove(&self.layout.blob(digest))?;
+        disk::remove(&self.layout.metainfo(digest)).map(drop)
     }
 
     /// Removes whatever there is of a digest, durably. A metainfo outlives its blob, never the other way round.

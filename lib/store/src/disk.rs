@@ -154,11 +154,16 @@ pub(crate) fn sync_data(file: &File, path: &Path) -> Result<(), DiskError> {
     file.sync_data().map_err(|source| DiskError::new("sync", path, source))
 }
 
-/// Writes a whole new file and makes its bytes durable, though not yet its name.
-pub(crate) fn write_synced(path: &Path, content: &[u8]) -> Result<(), DiskError> {
+/// Writes a whole new file.
+pub(crate) fn write_new(path: &Path, content: &[u8]) -> Result<File, DiskError> {
     let mut file = create_file(path)?;
     file.write_all(content).map_err(|source| DiskError::new("write", path, source))?;
-    sync_data(&file, path)
+    Ok(file)
+}
+
+/// Writes a whole new file and makes its bytes durable, though not yet its name.
+pub(crate) fn write_synced(path: &Path, content: &[u8]) -> Result<(), DiskError> {
+    sync_data(&write_new(path, content)?, path)
 }
 
 pub(crate) fn rename(from: &Path, to: &Path) -> Result<(), DiskError> {

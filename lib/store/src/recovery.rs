@@ -1,7 +1,7 @@
 //! What a directory holds, found at start without reading a blob's bytes.
 //!
 //! Names are parsed strictly; what is not ours is left alone. A blob needs a metainfo of its digest and length (a commit
-//! writes it first); one without was damaged from outside and is set aside, not lost. A partial needs a metainfo and its
+//! writes it first); one without was damaged from outside and is set aside, not lost (a cache just removes it). A partial needs a metainfo and its
 //! full length; a bitfield that does not check out means no pieces. Leftovers of interrupted changes are removed.
 
 use std::collections::BTreeSet;
@@ -92,6 +92,13 @@ impl Recovery<'_> {
     }
 
     fn set_aside(&self, digest: &Digest, reason: &str) {
+        if self.space.is_cache() {
+            tracing::warn!(%digest, reason, "a blob does not fit its metainfo: removed");
+            if let Err(error) = self.directory.remove_blob(digest) {
+                tracing::warn!(%digest, error = error.describe(), "it stays where it is, and is not served");
+            }
+            return;
+        }
         let aside = self.layout().set_aside(digest);
         tracing::warn!(%digest, reason, to = %aside.display(), "a blob does not fit its metainfo: set aside");
         if let Err(error) = disk::rename(&self.layout().blob(digest), &aside) {

@@ -2,7 +2,8 @@
 //!
 //! Whoever brings bytes asks first, and holds a [`Reservation`] until the entry is in the index; so what is in and what is
 //! promised is never more than the capacity. A task of its own gives blobs up above the high watermark, so that most
-//! who ask need not wait. A crash while an entry is removed leaves it whole, or a leftover that recovery removes.
+//! who ask need not wait. A crash while an entry is removed leaves it whole, or a leftover that recovery removes; a blob is
+//! removed without a sync, since one that comes back is as good as it was.
 //!
 //! A store without limits keeps all blobs; it gives up only idle partials, when there are too many to hold open.
 
@@ -106,6 +107,11 @@ impl Space {
             let keeper = tokio::spawn(keep(Arc::downgrade(self), cache.crowded.clone()));
             *locked(&cache.keeper) = Some(keeper.abort_handle());
         }
+    }
+
+    /// Whether what is lost here can be had again.
+    pub(crate) fn is_cache(&self) -> bool {
+        self.cache.is_some()
     }
 
     /// The capacity in bytes, of a store that has one.
@@ -227,10 +233,14 @@ impl Space {
             return None;
         }
         self.index.remove(digest);
-        if let Entry::Partial(partial) = &entry {
-            partial.0.progress.send_if_modified(|progress| progress.end(Gone::Deleted));
-        }
-        if let Err(error) = self.directory.remove_all(digest) {
+        let removed = match &entry {
+            Entry::Whole(_) => self.directory.remove_blob(digest),
+            Entry::Partial(partial) => {
+                partial.0.progress.send_if_modified(|progress| progress.end(Gone::Deleted));
+                self.directory.remove_partial(digest)
+            }
+        };
+        if let Err(error) = removed {
             // It is not served any more, and the next start finds it again.
             tracing::error!(%digest, error = error.describe(), "an evicted blob stays on disk until the next start");
             return Some(0);

@@ -282,18 +282,18 @@ impl Store {
         Ok(Partial::new(&self.space, usage, signed, file, Progress::new(none)))
     }
 
-    /// An old bitfield must be gone for good before there is a new file that it could vouch for.
+    /// An old bitfield must be gone for good before there is a new file that it could vouch for. Nothing new is made
+    /// durable here: somebody waits for the first byte, and until the first checkpoint there is nothing to lose.
     fn create_files(&self, signed: &SignedMetainfo) -> Result<std::fs::File, DiskError> {
         let digest = signed.metainfo.digest();
         let directory = &self.space.directory;
         let layout = directory.layout();
         directory.remove_partial(digest)?;
         let sidecar = layout.partial(digest, PartialFile::Metainfo);
-        directory.write_durable(&sidecar, &signed.encode())?;
+        directory.write(&sidecar, &signed.encode())?;
         let path = layout.partial(digest, PartialFile::Bytes);
         let file = disk::create_file(&path)?;
         disk::allocate(&file, &path, signed.metainfo.length())?;
-        disk::sync_directory(&layout.partials())?;
         Ok(file)
     }
 
