@@ -248,6 +248,20 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_is_promised_counts_until_it_is_there() {
+        let scene = Scene::open().await;
+        scene.put(&content(1000, 1)).await;
+        let index = &scene.store.space.index;
+        assert!(index.try_reserve(1001, 2000).is_none());
+        let promised = index.try_reserve(600, 2000).unwrap();
+        assert_eq!(index.used(), (1600, 600));
+        assert!(index.try_reserve(401, 2000).is_none());
+        drop(promised);
+        assert!(index.try_reserve(1000, 2000).is_some());
+        assert_eq!(index.used(), (1000, 0));
+    }
+
+    #[tokio::test]
     async fn bytes_are_the_exact_sum() {
         let scene = Scene::open().await;
         let (one, two) = (content(3_000_000, 1), content(1_500_000, 2));

@@ -217,7 +217,7 @@ impl Space {
     }
 
     /// Gives an entry up, unless somebody began to use it. How many bytes went.
-    fn evict(&self, digest: &Digest) -> u64 {
+    pub(crate) fn evict(&self, digest: &Digest) -> u64 {
         let Some(length) = self.take_out(digest) else { return 0 };
         if let Some(cache) = &self.cache {
             // An error means that nobody wants to know.
