@@ -57,10 +57,10 @@ impl Processes {
 
     /// Starts an agent, or one of that name again.
     pub(crate) async fn agent(&self, name: &str) -> Process {
-        self.agent_with(name, "").await
+        self.agent_with(name, "capacity = \"100%\"\n").await
     }
 
-    /// The same with more keys of `[store]`, one a line.
+    /// The same with other keys of `[store]`, one a line.
     pub(crate) async fn agent_with(&self, name: &str, store: &str) -> Process {
         let config = format!(
             "listen = \"127.0.0.1:0\"\ntracker = [\"{}\"]\norigins = [\"{}\"]\n{}",

@@ -139,7 +139,8 @@ impl Space {
 
     /// The number of entries is limited too, apart from their bytes.
     fn make_place(&self, kind: Kind) -> Result<(), Refusal> {
-        while let Err(full) = self.index.check_room(kind) {
+        for _ in 0..ROUNDS {
+            let Err(full) = self.index.check_room(kind) else { return Ok(()) };
             let may_go = |candidate: &Candidate| match candidate.kind {
                 // Nobody fetches it, nobody reads it: what it has can be fetched again.
                 Kind::Partial => true,
@@ -151,7 +152,7 @@ impl Space {
             };
             self.evict(&victim.digest);
         }
-        Ok(())
+        self.index.check_room(kind).map_err(Refusal::Full)
     }
 
     fn make_room(&self, length: u64) -> Result<Reservation, Refusal> {
