@@ -134,7 +134,7 @@ async fn agents_with_little_room_serve_every_byte_for_as_long_as_they_are_asked(
             (number, tokio::spawn(async move { soak.run(number, client).await }))
         })
         .collect();
-    let mut samples = vec![Vec::new(), Vec::new()];
+    let mut samples = [Vec::new(), Vec::new()];
     for (number, client) in clients {
         samples[number].extend(client.await.unwrap());
     }
