@@ -142,7 +142,8 @@ impl Cluster {
             "tracker": [self.tracker_url],
             "origins": [self.origin_url],
             "identity": { "directory": "" },
-            "store": { "directory": self.folder(&name) },
+            // A developer's disk may well be smaller than a host's, and fuller than that should be.
+            "store": { "directory": self.folder(&name), "capacity": "100%", "min_free": "256MiB" },
             "transfer": { "listen": self.listen(base + 1) },
             "registry": { "namespaces": { "registry.example.com": "" } },
         }))?;

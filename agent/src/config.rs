@@ -47,8 +47,8 @@ pub struct Config {
     pub drain: Duration,
     /// Key and certificates.
     pub identity: shoal_identity::Config,
-    /// Where blobs are kept.
-    pub store: shoal_store::Config,
+    /// Where blobs are kept, and how many.
+    pub store: shoal_store::CacheConfig,
     /// The exchange with other nodes.
     pub transfer: shoal_transfer::Config,
     /// The registry that the runtime talks to. Always read-only on an agent.

@@ -13,15 +13,17 @@ use std::time::{Duration, Instant};
 use futures_util::FutureExt;
 use futures_util::future::Shared;
 use lru::LruCache;
-use shoal_control::{AnnouncerHandle, ControlError, Found, Holding, TrackerClient};
+use shoal_control::{ControlError, Found, TrackerClient};
 use shoal_core::{Digest, PeerAddress, RepositoryName};
 use shoal_identity::Identity;
-use shoal_store::{Entry, Partial, Store};
+use shoal_store::{Entry, Evictions, Partial, Store};
 use shoal_transfer::{Fetch, FetchEvent, Transfer};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::access::Access;
 use crate::causes::causes;
+use crate::holdings::Holdings;
 
 /// Why a blob cannot be had.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -50,7 +52,7 @@ struct Inner {
     transfer: Transfer,
     tracker: TrackerClient,
     identity: Identity,
-    announcer: AnnouncerHandle,
+    holdings: Holdings,
     active: Mutex<HashMap<Digest, Opening>>,
     found: Mutex<LruCache<Digest, (Verified, Instant)>>,
     tasks: TaskTracker,
@@ -85,14 +87,14 @@ impl Fetches {
         transfer: Transfer,
         tracker: TrackerClient,
         identity: Identity,
-        announcer: AnnouncerHandle,
+        holdings: Holdings,
     ) -> Self {
         Self(Arc::new(Inner {
             store,
             transfer,
             tracker,
             identity,
-            announcer,
+            holdings,
             active: Mutex::default(),
             found: Mutex::new(LruCache::new(Self::MAX_FOUND)),
             tasks: TaskTracker::new(),
@@ -126,6 +128,26 @@ impl Fetches {
         }
         let opening = self.join_or_start(repository, digest)?;
         opening.await
+    }
+
+    /// Sees to it that nobody is promised what the store gave up, until `shutdown`.
+    pub(crate) fn follow(&self, mut evictions: Evictions, access: Access) {
+        let (stop, holdings, transfer) =
+            (self.0.stop.clone(), self.0.holdings.clone(), self.0.transfer.clone());
+        let follow = async move {
+            while let Some(digest) = evictions.next().await {
+                access.forget(&digest).await;
+                holdings.changed(&digest);
+                transfer.forget(&digest).await;
+            }
+        };
+        self.0.tasks.spawn(async move {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => {}
+                () = follow => {}
+            }
+        });
     }
 
     /// Gives up what is on its way and waits until its tasks have ended. Pieces stay on disk.
@@ -194,10 +216,9 @@ impl Fetches {
     }
 
     async fn fetch(&self, partial: &Partial, peers: Vec<PeerAddress>) -> Result<Fetch, FetchError> {
-        let digest = *partial.metainfo().digest();
         let fetch = self.0.transfer.fetch(partial.clone(), peers).await;
         let fetch = fetch.map_err(|error| FetchError::Failed(causes(&error).into()))?;
-        self.0.announcer.added(Holding { digest, complete: false });
+        self.0.holdings.changed(partial.metainfo().digest());
         Ok(fetch)
     }
 
@@ -220,11 +241,11 @@ impl Fetches {
                 FetchEvent::Complete(blob) => {
                     let (bytes, seconds) = (blob.metainfo().length(), started.elapsed().as_secs_f64());
                     tracing::info!(%digest, bytes, seconds, "blob is whole");
-                    self.0.announcer.added(Holding { digest: *digest, complete: true });
+                    self.0.holdings.changed(digest);
                 }
                 FetchEvent::Failed(error) => {
                     tracing::warn!(%digest, %error, "fetch was given up");
-                    self.withdraw_if_empty(digest);
+                    self.0.holdings.gave_up(digest);
                 }
             }
         }
@@ -237,18 +258,6 @@ impl Fetches {
                 tracing::info!(%digest, %error, "no more peers known");
                 Vec::new()
             }
-        }
-    }
-
-    /// The tracker introduces whoever asks for a blob as one who has some of it: not so, if nothing came.
-    fn withdraw_if_empty(&self, digest: &Digest) {
-        let holds = match self.0.store.entry(digest) {
-            Some(Entry::Whole(_)) => true,
-            Some(Entry::Partial(partial)) => partial.bitfield().count() > 0,
-            None => false,
-        };
-        if !holds {
-            self.0.announcer.removed(*digest);
         }
     }
 

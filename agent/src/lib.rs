@@ -8,6 +8,7 @@ mod causes;
 mod config;
 mod deadline;
 mod fetches;
+mod holdings;
 mod role;
 mod tags;
 mod transferer;

@@ -1,6 +1,7 @@
 //! The agent as a value: bind, shut down.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use shoal_control::{Announcer, ControlError, Holding, OriginClient, TrackerClient};
@@ -16,6 +17,7 @@ use crate::access::Access;
 use crate::config::Config;
 use crate::deadline::limit_manifests;
 use crate::fetches::Fetches;
+use crate::holdings::Holdings;
 use crate::tags::Tags;
 use crate::transferer::SwarmTransferer;
 
@@ -81,7 +83,7 @@ impl Agent {
             return Err(BindError::WrongRole(identity.role()));
         }
         let directory = config.store.directory.clone();
-        let store = Store::open(config.store).await?;
+        let (store, evictions) = Store::open_cache(config.store).await?;
         store.register_metrics(metrics)?;
         let transfer =
             Transfer::bind(config.transfer, identity.clone(), config.zone.clone(), store.clone(), metrics)
@@ -98,12 +100,15 @@ impl Agent {
         };
         let announcer = Announcer::start(tracker.clone(), address, None, held_by(store.clone()));
         let id = identity.id();
-        let fetches = Fetches::new(store.clone(), transfer.clone(), tracker, identity, announcer.handle());
+        let holdings = Holdings::new(store.clone(), announcer.handle());
+        let fetches = Fetches::new(store.clone(), transfer.clone(), tracker, identity, holdings);
+        let access = recall_access(directory.join("links"), store.clone()).await;
+        fetches.follow(evictions, access.clone());
 
         let transferer = SwarmTransferer {
             store: store.clone(),
             fetches: fetches.clone(),
-            access: Access::new(directory.join("links")),
+            access,
             tags: Tags::new(config.tag_ttl),
             origins,
             resolve_timeout: config.resolve_timeout,
@@ -179,6 +184,17 @@ impl Agent {
         self.transfer.shutdown().await;
         self.store.close().await;
     }
+}
+
+/// Who may see which blob, as far as it is here.
+async fn recall_access(directory: PathBuf, store: Store) -> Access {
+    let access = Access::new(directory);
+    let recalled = access.clone();
+    let task = tokio::task::spawn_blocking(move || access.keep_only(|digest| store.entry(digest).is_some()));
+    if let Err(error) = task.await {
+        tracing::error!(%error, "records of who may see which blob were not tidied up");
+    }
+    recalled
 }
 
 async fn listen(

@@ -48,8 +48,15 @@ impl Transferer for SwarmTransferer {
         if !self.may_see(repository, digest).await {
             self.stat(repository, digest).await?;
         }
-        let entry = self.fetches.open(repository, digest).await?;
-        Ok(stream(reader(&entry, range)))
+        for _ in 0..OPEN_ATTEMPTS {
+            let entry = self.fetches.open(repository, digest).await?;
+            let reader = reader(&entry, range);
+            // It may be evicted between its look-up and now; then it is fetched anew.
+            if !reader.is_gone() {
+                return Ok(stream(reader));
+            }
+        }
+        Err(TransferError::Unavailable("evicted again and again before it could be read".into()))
     }
 
     async fn upload(&self, _: Option<&RepositoryName>, _: &Digest) -> Result<(), TransferError> {
@@ -144,6 +151,9 @@ fn read_failed(error: ReadError) -> DriverError {
         _ => DriverError::Failed { driver, detail: error.to_string(), source: Some(Box::new(error)) },
     }
 }
+
+/// How often a blob may be evicted between its look-up and its reading, microseconds later, before that is no accident.
+const OPEN_ATTEMPTS: usize = 3;
 
 #[cfg(test)]
 mod tests {

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use bytes::{Bytes, BytesMut};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use shoal_core::Digest;
-use shoal_store::{Blob, ReadError, Store};
+use shoal_store::{BlobReader, ReadError, Store};
 
 use crate::driver::{ByteRange, ByteStream, Context, FileInfo, MAX_CONTENT_LENGTH};
 use crate::error::{DriverError, Errors};
@@ -59,7 +59,11 @@ impl Blobs {
         range: ByteRange,
     ) -> Result<ByteStream, DriverError> {
         if let Some(blob) = self.store.blob(digest) {
-            return Ok(self.stream(&blob, range));
+            let reader = blob.reader(range.within(blob.metainfo().length()));
+            // Evicted since it was looked up: the cluster may still have it.
+            if !reader.is_gone() {
+                return Ok(self.stream(*digest, reader));
+            }
         }
         let opened = self.transferer.open(context.repository.as_ref(), digest, range).await;
         opened.map_err(|error| self.errors.transfer(Operation::Reader, &data_path(digest), error))
@@ -82,9 +86,8 @@ impl Blobs {
         Ok(content.freeze())
     }
 
-    fn stream(&self, blob: &Blob, range: ByteRange) -> ByteStream {
-        let (errors, digest) = (self.errors, *blob.metainfo().digest());
-        let reader = blob.reader(range.within(blob.metainfo().length()));
+    fn stream(&self, digest: Digest, reader: BlobReader) -> ByteStream {
+        let errors = self.errors;
         // The reader goes with its last item: after an error there is nothing more.
         let bytes = stream::unfold(Some(reader), move |reader| async move {
             let mut reader = reader?;

@@ -57,6 +57,8 @@ configuration() {
   printf '\n[identity]\ndirectory = "%s"\n' "$WORK/$node"
   [[ $node != tracker ]] || return 0
   printf '\n[store]\ndirectory = "%s"\n' "$WORK/stores/$node"
+  # However small and full the disk of whoever runs this is.
+  [[ $(role_of "$node") != agent ]] || printf 'capacity = "100%%"\nmin_free = 0\n'
   printf '\n[transfer]\nlisten = "%s"\n' "$(address "$node" transfer)"
   [[ $node != origin ]] || return 0
   printf '\n[registry.namespaces]\n"registry.example.com" = ""\n'

@@ -4,9 +4,11 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says so by a panic")]
 
 mod crash;
+mod eviction;
 mod faults;
 mod process;
 mod pull;
 mod security;
+mod soak;
 mod support;
 mod uploads;

@@ -47,7 +47,7 @@ impl Processes {
         let tracker = Process::spawn(folder.path(), Role::Tracker, "tracker", &config);
         let config = format!(
             "listen = \"127.0.0.1:0\"\napi_listen = \"127.0.0.1:{api_port}\"\ntracker = [\"{tracker_url}\"]\n{}",
-            stored(folder.path(), "origin")
+            stored(folder.path(), "origin", "")
         );
         let origin = Process::spawn(folder.path(), Role::Origin, "origin", &config);
         let processes = Self { folder, tracker, tracker_url, origin, origin_url };
@@ -57,11 +57,17 @@ impl Processes {
 
     /// Starts an agent, or one of that name again.
     pub(crate) async fn agent(&self, name: &str) -> Process {
+        self.agent_with(name, "capacity = \"100%\"\n").await
+    }
+
+    /// The same with other keys of `[store]`, one a line.
+    pub(crate) async fn agent_with(&self, name: &str, store: &str) -> Process {
         let config = format!(
             "listen = \"127.0.0.1:0\"\ntracker = [\"{}\"]\norigins = [\"{}\"]\n{}",
             self.tracker_url,
             self.origin_url,
-            stored(self.folder.path(), name)
+            // However full the disk of whoever runs the tests is.
+            stored(self.folder.path(), name, &format!("min_free = 0\n{store}"))
         );
         let agent = Process::spawn(self.folder.path(), Role::Agent, name, &config);
         agent.ready().await;
@@ -73,9 +79,13 @@ impl Processes {
         let config = format!(
             "listen = \"127.0.0.1:0\"\napi_listen = \"127.0.0.1:0\"\ntracker = [\"{}\"]\n{}",
             self.tracker_url,
-            stored(self.folder.path(), name)
+            stored(self.folder.path(), name, "")
         );
         Process::spawn(self.folder.path(), Role::Origin, name, &config)
+    }
+
+    pub(crate) fn tracker_url(&self) -> &str {
+        &self.tracker_url
     }
 
     /// Where a role keeps its files.
@@ -194,9 +204,23 @@ impl Process {
 
     /// The most memory the process ever had, in bytes.
     pub(crate) fn peak_memory(&self) -> u64 {
+        self.status("VmHWM:")
+    }
+
+    fn status(&self, field: &str) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix(field)).unwrap();
         line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
+    }
+
+    /// The memory that it has now, in bytes.
+    pub(crate) fn memory(&self) -> u64 {
+        self.status("VmRSS:")
+    }
+
+    /// How many files and sockets it has open.
+    pub(crate) fn descriptors(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).unwrap().count()
     }
 
     /// The value of a metric, its labels included in `name`; 0 if there is none.
@@ -225,9 +249,9 @@ impl Drop for Process {
     }
 }
 
-fn stored(folder: &Path, name: &str) -> String {
+fn stored(folder: &Path, name: &str, keys: &str) -> String {
     let store = folder.join(name).join("data");
-    format!("[store]\ndirectory = {store:?}\n[transfer]\nlisten = \"127.0.0.1:0\"\n")
+    format!("[store]\ndirectory = {store:?}\n{keys}[transfer]\nlisten = \"127.0.0.1:0\"\n")
 }
 
 fn shoal(arguments: &[&str]) {

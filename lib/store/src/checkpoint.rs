@@ -1,7 +1,7 @@
 //! Makes pieces outlive a crash: a bitfield on disk that never claims more than the disk has.
 //!
-//! Order, always: take the marked pieces, sync the bytes, then replace the bitfield (temporary file, sync, rename). A
-//! crash before the rename leaves the older bitfield, which claims less. At most [`MAX_UNSAVED_BYTES`] or [`MAX_DELAY`]
+//! Order, always: take the marked pieces, sync the bytes and the metainfo, then replace the bitfield (temporary file, sync,
+//! rename, sync of the folder). A crash before the rename leaves the older bitfield, which claims less. At most [`MAX_UNSAVED_BYTES`] or [`MAX_DELAY`]
 //! of pieces are fetched again. Runs in a task of its own, off the write path, at most one a partial, that ends when
 //! nothing is unsaved.
 
@@ -14,7 +14,7 @@ use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
 use crate::directory::locked;
-use crate::disk::{DiskError, blocking};
+use crate::disk::{self, DiskError, blocking};
 use crate::layout::PartialFile;
 use crate::partial::Inner;
 use crate::progress::Phase;
@@ -115,7 +115,10 @@ impl Inner {
         if matches!(self.progress.borrow().phase(), Phase::Whole { .. } | Phase::Gone(_)) {
             return Ok(());
         }
-        let path = self.directory.layout().partial(&self.digest(), PartialFile::Bitfield);
+        let layout = self.directory.layout();
+        let metainfo = layout.partial(&self.digest(), PartialFile::Metainfo);
+        disk::sync_data(&disk::open_file(&metainfo)?, &metainfo)?;
+        let path = layout.partial(&self.digest(), PartialFile::Bitfield);
         self.directory.write_durable(&path, &encode(pieces, self.metainfo()))
     }
 }

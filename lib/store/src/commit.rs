@@ -1,6 +1,6 @@
 //! From a partial with all its pieces to a blob, in steps between any two of which the process may die.
 //!
-//! Prove the digest; sync the bytes; write the metainfo at the blob's place; move the file there; sync the directories;
+//! Prove the digest (unless the pieces are proof enough); sync the bytes; write the metainfo at the blob's place; move the file there; sync the directories;
 //! remove the partial's sidecars. Until the move a crash leaves the partial (and maybe a metainfo without blob, which
 //! recovery removes); after it the blob, whose bytes and metainfo were durable before. Each step may be repeated.
 
@@ -74,7 +74,16 @@ impl Step {
 }
 
 impl Inner {
+    /// On a full disk others are given up, once.
     pub(crate) fn commit(self: &Arc<Self>) -> Result<Blob, CommitError> {
+        let _pin = self.usage.pin().ok_or_else(|| self.gone())?;
+        match self.try_commit() {
+            Err(CommitError::NoSpace { .. }) if self.relieve(0) => self.try_commit(),
+            other => other,
+        }
+    }
+
+    fn try_commit(self: &Arc<Self>) -> Result<Blob, CommitError> {
         self.prove_and_sync()?;
         let change = self.directory.change(&self.digest()).map_err(|Closed| self.gone())?;
         // Another commit, or an import, may have been first.
@@ -107,12 +116,14 @@ impl Inner {
         if missing > 0 {
             return Err(CommitError::Incomplete { digest, missing });
         }
-        let found = self.frontier.finish(&self.file, self.metainfo().geometry()).map_err(|source| {
-            CommitError::Disk { digest, source: DiskError::new("read back", &self.path(), source) }
-        })?;
-        if found != digest {
-            self.discard(Gone::WrongDigest(found));
-            return Err(CommitError::DigestMismatch { expected: digest, found });
+        if let Some(frontier) = &self.frontier {
+            let found = frontier.finish(&self.file, self.metainfo().geometry()).map_err(|source| {
+                CommitError::Disk { digest, source: DiskError::new("read back", &self.path(), source) }
+            })?;
+            if found != digest {
+                self.discard(Gone::WrongDigest(found));
+                return Err(CommitError::DigestMismatch { expected: digest, found });
+            }
         }
         self.progress.send_if_modified(Progress::prove);
         Ok(())
@@ -145,9 +156,9 @@ impl Inner {
 
     fn become_whole(self: &Arc<Self>) -> Result<Blob, CommitError> {
         let digest = self.digest();
-        let blob = Blob::new(self.signed.clone(), self.directory.layout().blob(&digest));
-        if let Some(index) = self.index.upgrade() {
-            index.insert(digest, Entry::Whole(blob.clone()));
+        let blob = Blob::new(self.signed.clone(), self.directory.layout(), self.usage.clone());
+        if let Some(space) = self.space.upgrade() {
+            space.index.insert(digest, Entry::Whole(blob.clone()));
         }
         self.progress.send_if_modified(|progress| progress.complete(blob.clone(), self.file.clone()));
         Ok(blob)

@@ -15,6 +15,7 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use shoal_core::Digest;
 
+use crate::config::Percent;
 use crate::disk::{self, DiskError};
 use crate::layout::{Layout, PartialFile};
 
@@ -47,6 +48,16 @@ pub enum OpenError {
         directory: PathBuf,
         /// Process id, as that process wrote it into the lock file.
         holder: String,
+    },
+    /// The watermarks are the wrong way round.
+    #[error(
+        "store.low_watermark is {low} and store.high_watermark {high}: the low one must not be above the high one"
+    )]
+    Watermarks {
+        /// Where eviction ends.
+        low: Percent,
+        /// Where it begins.
+        high: Percent,
     },
     /// The file system refused.
     #[error("cannot open store {}", directory.display())]
@@ -118,6 +129,13 @@ impl Directory {
         Temporary(self.layout.incoming().join(number.to_string()))
     }
 
+    /// Puts a file with this content there, in place of what was there. After a loss of power it may be anything.
+    pub(crate) fn write(&self, path: &Path, content: &[u8]) -> Result<(), DiskError> {
+        let temporary = self.temporary();
+        disk::write_new(temporary.path(), content)?;
+        disk::rename(temporary.path(), path)
+    }
+
     /// Puts a file with this content there, whole and durable, in place of what was there.
     pub(crate) fn write_durable(&self, path: &Path, content: &[u8]) -> Result<(), DiskError> {
         let temporary = self.temporary();
@@ -133,6 +151,12 @@ impl Directory {
             removed |= disk::remove(&self.layout.partial(digest, file))?;
         }
         if removed { disk::sync_directory(&self.layout.partials()) } else { Ok(()) }
+    }
+
+    /// Removes a whole blob. After a loss of power it may be there again, as good as it was.
+    pub(crate) fn remove_blob(&self, digest: &Digest) -> Result<(), DiskError> {
+        disk::remove(&self.layout.blob(digest))?;
+        disk::remove(&self.layout.metainfo(digest)).map(drop)
     }
 
     /// Removes whatever there is of a digest, durably. A metainfo outlives its blob, never the other way round.

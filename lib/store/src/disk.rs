@@ -4,10 +4,11 @@ use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use rustix::buffer::spare_capacity;
-use rustix::fs::{FallocateFlags, fallocate};
+use rustix::fs::{FallocateFlags, fallocate, statvfs};
 use rustix::io::{Errno, pread, retry_on_intr};
 
 /// The file system refused something.
@@ -41,6 +42,14 @@ impl DiskError {
     pub(crate) fn into_source(self) -> io::Error {
         self.source
     }
+}
+
+/// How much a file system holds, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct FileSystem {
+    pub(crate) size: u64,
+    /// Free for this user.
+    pub(crate) available: u64,
 }
 
 /// Runs disk work or long hashing off the async threads. Once started it runs to its end, even if nobody waits any more.
@@ -145,15 +154,37 @@ pub(crate) fn sync_data(file: &File, path: &Path) -> Result<(), DiskError> {
     file.sync_data().map_err(|source| DiskError::new("sync", path, source))
 }
 
-/// Writes a whole new file and makes its bytes durable, though not yet its name.
-pub(crate) fn write_synced(path: &Path, content: &[u8]) -> Result<(), DiskError> {
+/// Writes a whole new file.
+pub(crate) fn write_new(path: &Path, content: &[u8]) -> Result<File, DiskError> {
     let mut file = create_file(path)?;
     file.write_all(content).map_err(|source| DiskError::new("write", path, source))?;
-    sync_data(&file, path)
+    Ok(file)
+}
+
+/// Writes a whole new file and makes its bytes durable, though not yet its name.
+pub(crate) fn write_synced(path: &Path, content: &[u8]) -> Result<(), DiskError> {
+    sync_data(&write_new(path, content)?, path)
 }
 
 pub(crate) fn rename(from: &Path, to: &Path) -> Result<(), DiskError> {
     std::fs::rename(from, to).map_err(|source| DiskError::new("move a file to", to, source))
+}
+
+/// Says of a file when it was written. One that is not there any more is fine.
+pub(crate) fn set_modified(path: &Path, time: SystemTime) -> Result<(), DiskError> {
+    match File::open(path).and_then(|file| file.set_modified(time)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(DiskError::new("set the time of", path, error))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// How full the file system is that has this path.
+pub(crate) fn file_system(path: &Path) -> Result<FileSystem, DiskError> {
+    let found = statvfs(path).map_err(|error| DiskError::new("measure the file system of", path, error))?;
+    let bytes = |blocks: u64| blocks.saturating_mul(found.f_frsize);
+    Ok(FileSystem { size: bytes(found.f_blocks), available: bytes(found.f_bavail) })
 }
 
 /// Removes a file; one that is not there is fine. Says whether it was there.

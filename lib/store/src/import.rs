@@ -14,9 +14,12 @@ use shoal_core::{
 };
 
 use crate::blob::Blob;
-use crate::directory::{Closed, Directory};
+use crate::directory::Closed;
 use crate::disk::{self, DiskError};
-use crate::index::{Entry, Index, IndexFull};
+use crate::eviction::{Kind, NoRoom};
+use crate::index::{Entry, IndexFull, Reservation};
+use crate::space::{Refusal, Space};
+use crate::usage::Usage;
 
 /// Why content was not taken. A file that was to be imported is where it was.
 #[derive(Debug, thiserror::Error)]
@@ -45,8 +48,16 @@ pub enum ImportError {
         /// How long it was at first.
         length: u64,
     },
+    /// It may not come in: the store, or the file system, is as full as it may be.
+    #[error("no room for {digest}")]
+    NoRoom {
+        /// Blob.
+        digest: Digest,
+        /// Which limit, and what to do.
+        source: NoRoom,
+    },
     /// The disk is full.
-    #[error("no space left for {digest}")]
+    #[error("no space left for {digest}: free some on the store's file system")]
     NoSpace {
         /// Blob.
         digest: Digest,
@@ -79,8 +90,7 @@ pub enum ImportError {
 
 /// One import. All of it blocks.
 pub(crate) struct Import {
-    pub(crate) directory: Arc<Directory>,
-    pub(crate) index: Arc<Index>,
+    pub(crate) space: Arc<Space>,
     pub(crate) digest: Digest,
 }
 
@@ -92,12 +102,17 @@ impl Import {
     ) -> Result<Blob, ImportError> {
         let file = disk::open_file(path).map_err(|error| self.disk_error(error))?;
         let metainfo = self.cut(&file, path)?;
-        if let Some(Entry::Whole(blob)) = self.index.find(&self.digest) {
+        if let Some(Entry::Whole(blob)) = self.space.index.find(&self.digest) {
             return self.drop_duplicate(path, blob);
         }
+        let room = self.admit(metainfo.length())?;
         disk::sync_data(&file, path).map_err(|error| self.disk_error(error))?;
         let proof = sign(&metainfo);
-        self.take_in(path, SignedMetainfo { metainfo, proof })
+        let signed = SignedMetainfo { metainfo, proof };
+        match self.take_in(path, &signed, &room) {
+            Err(ImportError::NoSpace { .. }) if self.space.relieve(0) => self.take_in(path, &signed, &room),
+            other => other,
+        }
     }
 
     pub(crate) fn content(
@@ -109,12 +124,27 @@ impl Import {
         if found != self.digest {
             return Err(ImportError::DigestMismatch { expected: self.digest, found });
         }
-        if let Some(Entry::Whole(blob)) = self.index.find(&self.digest) {
+        if let Some(Entry::Whole(blob)) = self.space.index.find(&self.digest) {
             return Ok(blob);
         }
-        let temporary = self.directory.temporary();
-        disk::write_synced(temporary.path(), content).map_err(|error| self.disk_error(error))?;
-        self.file(temporary.path(), sign)
+        let write = || {
+            let temporary = self.space.directory.temporary();
+            disk::write_synced(temporary.path(), content).map(|()| temporary)
+        };
+        let written = match write() {
+            Err(error) if error.is_full() && self.space.relieve(content.len() as u64) => write(),
+            other => other,
+        };
+        self.file(written.map_err(|error| self.disk_error(error))?.path(), sign)
+    }
+
+    fn admit(&self, length: u64) -> Result<Reservation, ImportError> {
+        let digest = self.digest;
+        self.space.admit(length, Kind::Blob).map_err(|refusal| match refusal {
+            Refusal::NoRoom(source) => ImportError::NoRoom { digest, source },
+            Refusal::Full(IndexFull { limit, .. }) => ImportError::Full { digest, limit },
+            Refusal::Disk(source) => self.disk_error(source),
+        })
     }
 
     /// The one pass: proves the digest, hashes the pieces.
@@ -141,18 +171,25 @@ impl Import {
         builder.finish(digest).map_err(|_| ImportError::Changed { digest, length })
     }
 
-    fn take_in(&self, path: &Path, signed: SignedMetainfo) -> Result<Blob, ImportError> {
-        let digest = self.digest;
-        let _change = self.directory.change(&digest).map_err(|Closed| ImportError::Closed { digest })?;
-        let before = self.index.find(&digest);
+    /// `_room` is promised until the blob is in the index.
+    fn take_in(
+        &self,
+        path: &Path,
+        signed: &SignedMetainfo,
+        _room: &Reservation,
+    ) -> Result<Blob, ImportError> {
+        let (digest, directory, index) = (self.digest, &self.space.directory, &self.space.index);
+        let _change = directory.change(&digest).map_err(|Closed| ImportError::Closed { digest })?;
+        let before = index.find(&digest);
         if let Some(Entry::Whole(blob)) = before {
             return self.drop_duplicate(path, blob);
         }
-        let room = self.index.check_room_for_blob(&digest);
-        room.map_err(|IndexFull { limit }| ImportError::Full { digest, limit })?;
-        self.move_in(path, &signed).map_err(|error| self.disk_error(error))?;
-        let blob = Blob::new(signed, self.directory.layout().blob(&digest));
-        self.index.insert(digest, Entry::Whole(blob.clone()));
+        let room = index.check_room_for_blob(&digest);
+        room.map_err(|IndexFull { limit, .. }| ImportError::Full { digest, limit })?;
+        self.move_in(path, signed).map_err(|error| self.disk_error(error))?;
+        let usage = Usage::begin(&self.space.clock);
+        let blob = Blob::new(signed.clone(), directory.layout(), usage);
+        index.insert(digest, Entry::Whole(blob.clone()));
         if let Some(Entry::Partial(partial)) = before {
             partial.supersede(&blob);
         }
@@ -160,10 +197,10 @@ impl Import {
     }
 
     fn move_in(&self, path: &Path, signed: &SignedMetainfo) -> Result<(), DiskError> {
-        let layout = self.directory.layout();
+        let layout = self.space.directory.layout();
         let (blob, metainfo) = (layout.blob(&self.digest), layout.metainfo(&self.digest));
         disk::create_parent(&metainfo)?;
-        self.directory.write_durable(&metainfo, &signed.encode())?;
+        self.space.directory.write_durable(&metainfo, &signed.encode())?;
         disk::create_parent(&blob)?;
         match disk::rename(path, &blob) {
             Err(error) if error.kind() == io::ErrorKind::CrossesDevices => self.copy_in(path, &blob)?,
@@ -173,7 +210,7 @@ impl Import {
     }
 
     fn copy_in(&self, from: &Path, to: &Path) -> Result<(), DiskError> {
-        let temporary = self.directory.temporary();
+        let temporary = self.space.directory.temporary();
         let path = temporary.path();
         let copied = std::fs::copy(from, path).and_then(|_| File::open(path)?.sync_all());
         copied.map_err(|source| DiskError::new("copy to", path, source))?;

@@ -4,13 +4,15 @@
 //! and index tell the same story to everybody who changes something.
 
 use std::collections::HashMap;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use shoal_core::Digest;
 
 use crate::blob::Blob;
 use crate::directory::locked;
+use crate::eviction::{Candidate, Kind};
 use crate::partial::Partial;
+use crate::usage::Usage;
 
 /// What the store has of a digest.
 #[derive(Clone, Debug)]
@@ -32,19 +34,59 @@ struct State {
     entries: HashMap<Digest, Entry>,
     partials: usize,
     bytes: u64,
+    reserved: u64,
 }
 
 /// The index takes no more entries of that kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct IndexFull {
     pub(crate) limit: usize,
+    /// Whether fewer partials would make a place; else only fewer entries do.
+    pub(crate) is_of_partials: bool,
+}
+
+/// Bytes that are promised to an entry which is about to be. Dropped once that is in the index.
+#[derive(Debug)]
+pub(crate) struct Reservation {
+    index: Arc<Index>,
+    bytes: u64,
 }
 
 impl Entry {
-    fn length(&self) -> u64 {
+    pub(crate) fn length(&self) -> u64 {
         match self {
             Self::Whole(blob) => blob.metainfo().length(),
             Self::Partial(partial) => partial.metainfo().length(),
+        }
+    }
+
+    pub(crate) fn kind(&self) -> Kind {
+        match self {
+            Self::Whole(_) => Kind::Blob,
+            Self::Partial(_) => Kind::Partial,
+        }
+    }
+
+    /// Takes it away from all to come, unless somebody reads or fetches it. Call under the digest's change.
+    pub(crate) fn claim(&self) -> bool {
+        !self.is_fetched() && self.usage().claim()
+    }
+
+    fn is_in_use(&self) -> bool {
+        self.is_fetched() || self.usage().is_pinned()
+    }
+
+    fn is_fetched(&self) -> bool {
+        match self {
+            Self::Whole(_) => false,
+            Self::Partial(partial) => partial.is_fetched(),
+        }
+    }
+
+    fn usage(&self) -> &Usage {
+        match self {
+            Self::Whole(blob) => blob.usage(),
+            Self::Partial(partial) => &partial.0.usage,
         }
     }
 }
@@ -72,14 +114,50 @@ impl Index {
         locked(&self.state).bytes
     }
 
-    /// Whether there is room for one more partial.
-    pub(crate) fn check_room_for_partial(&self) -> Result<(), IndexFull> {
+    /// Bytes that are in or promised, and how many of them are only promised.
+    pub(crate) fn used(&self) -> (u64, u64) {
         let state = locked(&self.state);
-        if state.partials >= MAX_PARTIALS {
-            return Err(IndexFull { limit: MAX_PARTIALS });
+        (state.bytes.saturating_add(state.reserved), state.reserved)
+    }
+
+    /// What nobody uses now.
+    pub(crate) fn candidates(&self) -> Vec<Candidate> {
+        let state = locked(&self.state);
+        let idle = state.entries.iter().filter(|(_, entry)| !entry.is_in_use());
+        let candidates = idle.map(|(digest, entry)| Candidate {
+            digest: *digest,
+            kind: entry.kind(),
+            length: entry.length(),
+            last_used: entry.usage().last_used(),
+        });
+        candidates.collect()
+    }
+
+    pub(crate) fn reserve(self: &Arc<Self>, bytes: u64) -> Reservation {
+        let mut state = locked(&self.state);
+        state.reserved = state.reserved.saturating_add(bytes);
+        Reservation { index: self.clone(), bytes }
+    }
+
+    /// The same, if no more than `capacity` is in or promised then.
+    pub(crate) fn try_reserve(self: &Arc<Self>, bytes: u64, capacity: u64) -> Option<Reservation> {
+        let mut state = locked(&self.state);
+        let reserved = state.reserved.saturating_add(bytes);
+        if state.bytes.saturating_add(reserved) > capacity {
+            return None;
+        }
+        state.reserved = reserved;
+        Some(Reservation { index: self.clone(), bytes })
+    }
+
+    /// Whether there is a place for one more entry of that kind.
+    pub(crate) fn check_room(&self, kind: Kind) -> Result<(), IndexFull> {
+        let state = locked(&self.state);
+        if kind == Kind::Partial && state.partials >= MAX_PARTIALS {
+            return Err(IndexFull { limit: MAX_PARTIALS, is_of_partials: true });
         }
         if state.entries.len() >= MAX_ENTRIES {
-            return Err(IndexFull { limit: MAX_ENTRIES });
+            return Err(IndexFull { limit: MAX_ENTRIES, is_of_partials: false });
         }
         Ok(())
     }
@@ -88,7 +166,7 @@ impl Index {
     pub(crate) fn check_room_for_blob(&self, digest: &Digest) -> Result<(), IndexFull> {
         let state = locked(&self.state);
         let fits = state.entries.contains_key(digest) || state.entries.len() < MAX_ENTRIES;
-        if fits { Ok(()) } else { Err(IndexFull { limit: MAX_ENTRIES }) }
+        if fits { Ok(()) } else { Err(IndexFull { limit: MAX_ENTRIES, is_of_partials: false }) }
     }
 
     /// Puts an entry in, and gives back the one it replaces.
@@ -107,6 +185,13 @@ impl Index {
         let removed = state.entries.remove(digest)?;
         state.count_out(&removed);
         Some(removed)
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        let mut state = locked(&self.index.state);
+        state.reserved = state.reserved.saturating_sub(self.bytes);
     }
 }
 
@@ -142,6 +227,38 @@ mod tests {
         assert!(matches!(scene.store.create(&one_more).await, Err(CreateError::Full { .. })));
         assert!(scene.store.delete(signed(b"0").metainfo.digest()).await.unwrap());
         assert!(matches!(scene.store.create(&one_more).await, Ok(Entry::Partial(_))));
+    }
+
+    #[tokio::test]
+    async fn partials_that_nobody_fetches_make_room_for_one_that_somebody_does() {
+        let scene = Scene::open().await;
+        let number = |number: usize| signed(number.to_string().as_bytes());
+        for each in 0..super::MAX_PARTIALS {
+            let Entry::Partial(partial) = scene.store.create(&number(each)).await.unwrap() else { panic!() };
+            if each == 5 || each == 7 {
+                partial.fail("nobody has it");
+            }
+        }
+        let held = |each: usize| scene.store.entry(number(each).metainfo.digest()).is_some();
+        scene.store.create(&number(1000)).await.unwrap();
+        assert!(!held(5) && held(7));
+        scene.store.create(&number(1001)).await.unwrap();
+        assert!(!held(7) && held(6));
+        assert!(matches!(scene.store.create(&number(1002)).await, Err(CreateError::Full { .. })));
+    }
+
+    #[tokio::test]
+    async fn what_is_promised_counts_until_it_is_there() {
+        let scene = Scene::open().await;
+        scene.put(&content(1000, 1)).await;
+        let index = &scene.store.space.index;
+        assert!(index.try_reserve(1001, 2000).is_none());
+        let promised = index.try_reserve(600, 2000).unwrap();
+        assert_eq!(index.used(), (1600, 600));
+        assert!(index.try_reserve(401, 2000).is_none());
+        drop(promised);
+        assert!(index.try_reserve(1000, 2000).is_some());
+        assert_eq!(index.used(), (1000, 0));
     }
 
     #[tokio::test]

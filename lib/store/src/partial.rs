@@ -15,14 +15,16 @@ use tokio::sync::{oneshot, watch};
 use crate::blob::Blob;
 use crate::checkpoint::Unsaved;
 use crate::commit::CommitError;
+use crate::config::Verify;
 use crate::demand::Demand;
 use crate::directory::{Directory, locked};
 use crate::disk::{self, DiskError, blocking};
 use crate::frontier::Frontier;
-use crate::index::Index;
 use crate::layout::PartialFile;
 use crate::progress::{Gone, Phase, Progress};
 use crate::reader::{BlobReader, ReadError};
+use crate::space::Space;
+use crate::usage::Usage;
 
 /// A blob that is arriving. Cheap to clone; all clones are one partial.
 #[derive(Clone, Debug)]
@@ -32,12 +34,14 @@ pub struct Partial(pub(crate) Arc<Inner>);
 #[derive(Debug)]
 pub(crate) struct Inner {
     pub(crate) directory: Arc<Directory>,
-    /// Weak, because the index holds the partial.
-    pub(crate) index: Weak<Index>,
+    /// Weak, because the index in it holds the partial.
+    pub(crate) space: Weak<Space>,
+    pub(crate) usage: Arc<Usage>,
     pub(crate) signed: SignedMetainfo,
     pub(crate) file: Arc<File>,
     pub(crate) progress: watch::Sender<Progress>,
-    pub(crate) frontier: Frontier,
+    /// Where the blob's own digest is computed, if it is.
+    pub(crate) frontier: Option<Frontier>,
     pub(crate) unsaved: Unsaved,
     durability: Mutex<Durability>,
     demand: Arc<Demand>,
@@ -109,21 +113,26 @@ pub enum WriteError {
 }
 
 impl Partial {
-    /// A partial whose file has its full length already, with the pieces that are known to be in.
+    /// A partial whose file has its full length already, and the pieces that `progress` says.
     pub(crate) fn new(
-        directory: Arc<Directory>,
-        index: &Arc<Index>,
+        space: &Arc<Space>,
+        usage: Arc<Usage>,
         signed: SignedMetainfo,
         file: File,
-        pieces: Bitfield,
+        progress: Progress,
     ) -> Self {
+        let frontier = match space.verify {
+            Verify::Full => Some(Frontier::new(signed.metainfo.digest().algorithm())),
+            Verify::Pieces => None,
+        };
         Self(Arc::new(Inner {
-            directory,
-            index: Arc::downgrade(index),
-            frontier: Frontier::new(signed.metainfo.digest().algorithm()),
+            directory: space.directory.clone(),
+            space: Arc::downgrade(space),
+            usage,
+            frontier,
             signed,
             file: Arc::new(file),
-            progress: watch::Sender::new(Progress::new(pieces)),
+            progress: watch::Sender::new(progress),
             unsaved: Unsaved::default(),
             durability: Mutex::new(Durability::Kept),
             demand: Arc::default(),
@@ -178,7 +187,12 @@ impl Partial {
             return Err(ReadError::Missing { digest, piece: index });
         }
         let file = self.0.readable().map_err(|why| ReadError::of_gone(digest, why))?;
-        let read = blocking(move || disk::read_at(&file, piece.offset, piece.length as usize)).await;
+        let pin = self.0.usage.pin().ok_or(ReadError::Gone { digest })?;
+        let read = blocking(move || {
+            let _pin = pin;
+            disk::read_at(&file, piece.offset, piece.length as usize)
+        });
+        let read = read.await;
         read.map_err(|source| ReadError::Disk { digest, source })
     }
 
@@ -216,6 +230,11 @@ impl Partial {
     /// A change wakes one of those who wait: the fetch of this blob, of which there is one.
     pub async fn demand_changed(&self) {
         self.0.demand.changed().await;
+    }
+
+    /// Whether pieces are arriving, or are about to.
+    pub(crate) fn is_fetched(&self) -> bool {
+        matches!(self.0.progress.borrow().phase(), Phase::Open)
     }
 
     pub(crate) fn demand_positions(&self) -> &Arc<Demand> {
@@ -263,9 +282,23 @@ impl Inner {
         if self.progress.borrow().pieces().contains(index) {
             return Ok(Written::Duplicate);
         }
-        disk::write_at(&self.file, &self.path(), bytes, piece.offset)
+        self.write_or_make_room(bytes, piece.offset)
             .map_err(|source| WriteError::of_disk(digest, index, source))?;
         Ok(self.mark(piece))
+    }
+
+    /// Where the file system could not reserve the partial's room, it may be full by now.
+    fn write_or_make_room(&self, bytes: &[u8], offset: u64) -> Result<(), DiskError> {
+        let write = || disk::write_at(&self.file, &self.path(), bytes, offset);
+        match write() {
+            Err(error) if error.is_full() && self.relieve(bytes.len() as u64) => write(),
+            other => other,
+        }
+    }
+
+    /// Gives others up for a full disk. Says whether that is worth another try.
+    pub(crate) fn relieve(&self, length: u64) -> bool {
+        self.space.upgrade().is_some_and(|space| space.relieve(length))
     }
 
     fn mark(self: &Arc<Self>, piece: Piece) -> Written {
@@ -277,8 +310,9 @@ impl Inner {
     }
 
     fn advance_frontier(&self) {
+        let Some(frontier) = &self.frontier else { return };
         let is_in = |piece| self.progress.borrow().pieces().contains(piece);
-        let advanced = self.frontier.advance(&self.file, self.metainfo().geometry(), is_in);
+        let advanced = frontier.advance(&self.file, self.metainfo().geometry(), is_in);
         if let Err(error) = advanced {
             // `commit` reads the same bytes again, and reports.
             tracing::warn!(digest = %self.digest(), %error, "cannot read back a piece");
@@ -313,8 +347,8 @@ impl Inner {
         if !self.progress.send_if_modified(|progress| progress.end(why)) {
             return;
         }
-        if let Some(index) = self.index.upgrade() {
-            index.remove(&digest);
+        if let Some(space) = self.space.upgrade() {
+            space.index.remove(&digest);
         }
         if let Err(error) = self.directory.remove_all(&digest) {
             tracing::warn!(%digest, error = error.describe(), "files of a discarded partial stay until they are written anew");

@@ -28,7 +28,7 @@ pub(crate) struct Progress {
 pub(crate) enum Phase {
     /// Pieces arrive.
     Open,
-    /// Nobody fetches it now.
+    /// Nobody fetches it now: it may be evicted.
     Failed,
     /// All pieces are in, and together they have the blob's digest.
     Proved,
@@ -46,7 +46,7 @@ pub(crate) enum Phase {
 /// Why a partial is no more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Gone {
-    /// Somebody deleted it.
+    /// Somebody deleted it, or it was evicted.
     Deleted,
     /// All pieces were right, and together they were another blob: the metainfo lied.
     WrongDigest(Digest),
@@ -59,6 +59,12 @@ pub(crate) enum Gone {
 impl Progress {
     pub(crate) fn new(pieces: Bitfield) -> Self {
         Self { pieces, phase: Phase::Open, failures: 0, last_failure: "".into() }
+    }
+
+    /// As a start finds it: nobody fetches it yet, or any more.
+    pub(crate) fn found(pieces: Bitfield) -> Self {
+        let last_failure = "a restart interrupted the fetch".into();
+        Self { phase: Phase::Failed, last_failure, ..Self::new(pieces) }
     }
 
     pub(crate) fn pieces(&self) -> &Bitfield {

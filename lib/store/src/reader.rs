@@ -1,7 +1,8 @@
 //! In-order bytes of a blob, whole or still arriving: it waits for pieces, reads at most one chunk ahead, and holds at
 //! most two chunks in memory. Every byte is of a whole blob or of a marked piece.
 //!
-//! It keeps its file open: a commit or a delete of the blob does not touch it. Reads run on blocking threads.
+//! It keeps its file open: a commit or a delete of the blob does not touch it. It pins the blob: none is evicted under it.
+//! Reads run on blocking threads.
 
 use std::fs::File;
 use std::io;
@@ -19,6 +20,7 @@ use crate::demand::Position;
 use crate::disk;
 use crate::partial::Partial;
 use crate::progress::{Gone, Phase, Progress};
+use crate::usage::Pin;
 
 /// In-order bytes of a range; waits for pieces of a partial.
 #[derive(Debug)]
@@ -28,6 +30,8 @@ pub struct BlobReader {
     left: Range<u64>,
     source: Source,
     ahead: Option<JoinHandle<io::Result<Bytes>>>,
+    /// `None` only where there is nothing to read.
+    _pin: Option<Pin>,
 }
 
 #[derive(Debug)]
@@ -115,15 +119,22 @@ impl BlobReader {
         digest: Digest,
         range: Range<u64>,
         length: u64,
-        file: Result<File, ReadError>,
+        file: Result<(File, Pin), ReadError>,
     ) -> Self {
-        let source = file.map_or_else(Source::Broken, |file| Source::Whole(Arc::new(file)));
-        Self { digest, left: clamped(range, length), source, ahead: None }
+        let (source, pin) = match file {
+            Ok((file, pin)) => (Source::Whole(Arc::new(file)), Some(pin)),
+            Err(error) => (Source::Broken(error), None),
+        };
+        Self { digest, left: clamped(range, length), source, ahead: None, _pin: pin }
     }
 
     pub(crate) fn of_partial(partial: &Partial, range: Range<u64>) -> Self {
-        let geometry = *partial.metainfo().geometry();
+        let (digest, geometry) = (*partial.metainfo().digest(), *partial.metainfo().geometry());
         let left = clamped(range, geometry.length());
+        let Some(pin) = partial.0.usage.pin() else {
+            let source = Source::Broken(ReadError::Gone { digest });
+            return Self { digest, left, source, ahead: None, _pin: None };
+        };
         let progress = partial.0.progress.subscribe();
         let known_failures = progress.borrow().failures();
         let source = Source::Arriving(Arriving {
@@ -134,7 +145,13 @@ impl BlobReader {
             is_complete: left == (0..geometry.length()),
             known_failures,
         });
-        Self { digest: *partial.metainfo().digest(), left, source, ahead: None }
+        Self { digest, left, source, ahead: None, _pin: Some(pin) }
+    }
+
+    /// Whether the blob went between its look-up and this reader's making: look it up again.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        matches!(self.source, Source::Broken(ReadError::Gone { .. }))
     }
 
     /// The next bytes in order (at most 256 KiB), `None` at the end of the range. Never a byte that was not verified.

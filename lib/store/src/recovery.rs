@@ -1,14 +1,14 @@
 //! What a directory holds, found at start without reading a blob's bytes.
 //!
 //! Names are parsed strictly; what is not ours is left alone. A blob needs a metainfo of its digest and length (a commit
-//! writes it first); one without was damaged from outside and is set aside, not lost. A partial needs a metainfo and its
+//! writes it first); one without was damaged from outside and is set aside, not lost (a cache just removes it). A partial needs a metainfo and its
 //! full length; a bitfield that does not check out means no pieces. Leftovers of interrupted changes are removed.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs::{self, DirEntry};
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use shoal_core::{Algorithm, Bitfield, Digest, SignedMetainfo};
@@ -17,24 +17,29 @@ use crate::blob::Blob;
 use crate::checkpoint;
 use crate::directory::Directory;
 use crate::disk::{self, DiskError};
+use crate::eviction::Kind;
 use crate::index::{Entry, Index};
 use crate::layout::{Layout, PartialFile, parse_partial, parse_sharded};
 use crate::partial::Partial;
+use crate::progress::Progress;
+use crate::space::Space;
+use crate::usage::{Moment, Usage};
 
-pub(crate) fn recover(directory: &Arc<Directory>) -> Result<Arc<Index>, DiskError> {
-    let recovery = Recovery { directory, index: Arc::default() };
+/// Fills the index. An entry was last used when its metainfo (or a partial's bitfield) was last written.
+pub(crate) fn recover(space: &Arc<Space>) -> Result<(), DiskError> {
+    let recovery = Recovery { space, directory: &space.directory, index: &space.index };
     recovery.empty_incoming()?;
     for algorithm in Layout::ALGORITHMS {
         recovery.find_blobs(algorithm)?;
         recovery.drop_orphaned_metainfo(algorithm)?;
     }
-    recovery.find_partials()?;
-    Ok(recovery.index)
+    recovery.find_partials()
 }
 
 struct Recovery<'a> {
-    directory: &'a Arc<Directory>,
-    index: Arc<Index>,
+    space: &'a Arc<Space>,
+    directory: &'a Directory,
+    index: &'a Index,
 }
 
 impl Recovery<'_> {
@@ -72,13 +77,28 @@ impl Recovery<'_> {
     }
 
     fn whole(&self, digest: &Digest, entry: &DirEntry) -> Result<Blob, Misfit> {
-        let signed = read_metainfo(&self.layout().metainfo(digest), digest)?;
+        let path = self.layout().metainfo(digest);
+        let signed = read_metainfo(&path, digest)?;
         let found = entry.metadata().map_err(|source| DiskError::new("stat", &entry.path(), source))?;
         check_length(found.len(), &signed)?;
-        Ok(Blob::new(signed, self.layout().blob(digest)))
+        Ok(Blob::new(signed, self.layout(), self.usage(&[path])))
+    }
+
+    /// Of the entry that has these files.
+    fn usage(&self, files: &[PathBuf]) -> Arc<Usage> {
+        let written =
+            files.iter().filter_map(|file| fs::metadata(file).and_then(|found| found.modified()).ok());
+        Usage::resume(&self.space.clock, written.map(Moment::of).max().unwrap_or_default())
     }
 
     fn set_aside(&self, digest: &Digest, reason: &str) {
+        if self.space.is_cache() {
+            tracing::warn!(%digest, reason, "a blob does not fit its metainfo: removed");
+            if let Err(error) = self.directory.remove_blob(digest) {
+                tracing::warn!(%digest, error = error.describe(), "it stays where it is, and is not served");
+            }
+            return;
+        }
         let aside = self.layout().set_aside(digest);
         tracing::warn!(%digest, reason, to = %aside.display(), "a blob does not fit its metainfo: set aside");
         if let Err(error) = disk::rename(&self.layout().blob(digest), &aside) {
@@ -125,7 +145,7 @@ impl Recovery<'_> {
         if self.index.find(digest).is_some() {
             return Err(Misfit::Damaged("the blob is whole".into()));
         }
-        let room = self.index.check_room_for_partial();
+        let room = self.index.check_room(Kind::Partial);
         room.map_err(|full| Misfit::Damaged(format!("only {} are kept", full.limit)))?;
         let signed = read_metainfo(&self.layout().partial(digest, PartialFile::Metainfo), digest)?;
         let path = self.layout().partial(digest, PartialFile::Bytes);
@@ -137,7 +157,9 @@ impl Recovery<'_> {
         let file = disk::open_to_resume(&path)?;
         let pieces = self.read_bitfield(&signed);
         tracing::info!(%digest, ?pieces, "a partial is resumed");
-        Ok(Partial::new(self.directory.clone(), &self.index, signed, file, pieces))
+        let sidecars = [PartialFile::Metainfo, PartialFile::Bitfield];
+        let usage = self.usage(&sidecars.map(|file| self.layout().partial(digest, file)));
+        Ok(Partial::new(self.space, usage, signed, file, Progress::found(pieces)))
     }
 
     fn read_bitfield(&self, signed: &SignedMetainfo) -> Bitfield {

@@ -1,43 +1,45 @@
 //! The handle to the whole store: what is in it, and the operations that make or remove an entry.
 
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::Path;
+use std::sync::{Arc, MutexGuard};
 
 use bytes::Bytes;
-use serde::Deserialize;
 use shoal_core::{Bitfield, Digest, Metainfo, Proof, SignedMetainfo};
 
 use crate::blob::Blob;
+use crate::config::{CacheConfig, Config};
 use crate::directory::{Closed, Directory, OpenError};
 use crate::disk::{self, DiskError, blocking};
+use crate::eviction::{Kind, NoRoom};
 use crate::import::{Import, ImportError};
-use crate::index::{Entry, Index, IndexFull};
+use crate::index::{Entry, IndexFull};
 use crate::layout::PartialFile;
 use crate::partial::Partial;
 use crate::progress::{Gone, Progress};
 use crate::recovery;
+use crate::space::{Evictions, Refusal, Space};
+use crate::usage::Usage;
 
 /// Cheap to clone handle. The directory is free again after [`Store::close`], or when the last handle, and the last
 /// [`Partial`], is dropped.
 #[derive(Clone, Debug)]
 pub struct Store {
-    directory: Arc<Directory>,
-    index: Arc<Index>,
-}
-
-/// Where it is.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Config {
-    /// The directory; made if missing. One process has it at a time.
-    pub directory: PathBuf,
+    pub(crate) space: Arc<Space>,
 }
 
 /// Why a partial cannot be made.
 #[derive(Debug, thiserror::Error)]
 pub enum CreateError {
-    /// The disk has no room for the whole blob.
-    #[error("no space left for the {length} bytes of {digest}")]
+    /// It may not come in: the store, or the file system, is as full as it may be.
+    #[error("no room for {digest}")]
+    NoRoom {
+        /// Blob.
+        digest: Digest,
+        /// Which limit, and what to do.
+        source: NoRoom,
+    },
+    /// The disk has no room for the whole blob, and what could be given up was.
+    #[error("no space left for the {length} bytes of {digest}: free some on the store's file system")]
     NoSpace {
         /// Blob.
         digest: Digest,
@@ -54,7 +56,7 @@ pub enum CreateError {
         /// What the file system said.
         source: DiskError,
     },
-    /// There are as many blobs, or as many partials, as the store takes.
+    /// There are as many blobs, or as many partials that are in use, as the store takes.
     #[error("no room for {digest}: the store takes no more than {limit} of its kind")]
     Full {
         /// Blob.
@@ -91,14 +93,34 @@ pub enum StoreError {
 
 impl Store {
     /// Opens (creates) the directory and finds what is in it. Needs a tokio runtime for as long as it lives.
+    ///
+    /// No whole blob is ever given up.
     pub async fn open(config: Config) -> Result<Self, OpenError> {
-        let directory = Arc::new(Directory::open(config.directory).await?);
+        let directory = Directory::open(config.directory).await?;
+        Self::recover(Space::unlimited(Arc::new(directory))).await
+    }
+
+    /// The same for a store that gives blobs up where room is short, and says which.
+    pub async fn open_cache(config: CacheConfig) -> Result<(Self, Evictions), OpenError> {
+        let (low, high) = (config.low_watermark, config.high_watermark);
+        if low > high {
+            return Err(OpenError::Watermarks { low, high });
+        }
+        let directory = Directory::open(config.directory.clone()).await?;
+        let (space, evictions) = Space::limited(Arc::new(directory), &config);
+        let store = Self::recover(space).await?;
+        store.space.keep();
+        Ok((store, evictions))
+    }
+
+    async fn recover(space: Space) -> Result<Self, OpenError> {
+        let space = Arc::new(space);
         blocking(move || {
-            let index = recovery::recover(&directory).map_err(|source| OpenError::Disk {
-                directory: directory.layout().root().to_owned(),
+            recovery::recover(&space).map_err(|source| OpenError::Disk {
+                directory: space.directory.layout().root().to_owned(),
                 source,
             })?;
-            Ok(Self { directory, index })
+            Ok(Self { space })
         })
         .await
     }
@@ -106,7 +128,7 @@ impl Store {
     /// What there is of a blob.
     #[must_use]
     pub fn entry(&self, digest: &Digest) -> Option<Entry> {
-        self.index.find(digest)
+        self.space.index.find(digest)
     }
 
     /// The whole blob if it is whole.
@@ -121,16 +143,23 @@ impl Store {
     /// Every digest in the store, with whether it is whole.
     #[must_use]
     pub fn digests(&self) -> Vec<(Digest, bool)> {
-        self.index.digests()
+        self.space.index.digests()
     }
 
     /// Bytes on disk (whole blobs + partials, which take their full length from the start).
     #[must_use]
     pub fn bytes(&self) -> u64 {
-        self.index.bytes()
+        self.space.index.bytes()
     }
 
-    /// Makes (or takes up) the partial; `Entry::Whole` if it is whole already.
+    /// How many bytes it may have; `None` where there is no limit.
+    #[must_use]
+    pub fn capacity(&self) -> Option<u64> {
+        self.space.capacity()
+    }
+
+    /// Makes (or takes up) the partial; `Entry::Whole` if it is whole already. It counts as being fetched, and is not
+    /// evicted, until it is whole or [`Partial::fail`] was called.
     ///
     /// One that is there keeps its own metainfo, which may cut the blob differently: use that of the entry.
     pub async fn create(&self, metainfo: &SignedMetainfo) -> Result<Entry, CreateError> {
@@ -138,7 +167,7 @@ impl Store {
             return Ok(Entry::Whole(blob));
         }
         let (store, signed) = (self.clone(), metainfo.clone());
-        blocking(move || store.create_blocking(signed)).await
+        blocking(move || store.create_blocking(&signed)).await
     }
 
     /// Takes a finished file into the store (moves it): SHA checked and pieces hashed in one pass, metainfo signed by `sign`.
@@ -178,11 +207,11 @@ impl Store {
     pub async fn close(&self) {
         let store = self.clone();
         blocking(move || {
-            for Partial(partial) in store.index.partials() {
+            for Partial(partial) in store.space.index.partials() {
                 partial.checkpoint();
             }
-            store.directory.close();
-            for Partial(partial) in store.index.partials() {
+            store.space.directory.close();
+            for Partial(partial) in store.space.index.partials() {
                 partial.progress.send_if_modified(|progress| progress.end(Gone::Closed));
             }
         })
@@ -190,22 +219,50 @@ impl Store {
     }
 
     fn import_of(&self, digest: &Digest) -> Import {
-        Import { directory: self.directory.clone(), index: self.index.clone(), digest: *digest }
+        Import { space: self.space.clone(), digest: *digest }
     }
 
-    fn create_blocking(&self, signed: SignedMetainfo) -> Result<Entry, CreateError> {
-        let digest = *signed.metainfo.digest();
-        let _change = self.directory.change(&digest).map_err(|Closed| CreateError::Closed { digest })?;
-        if let Some(entry) = self.index.find(&digest) {
-            if let Entry::Partial(partial) = &entry {
-                partial.0.progress.send_if_modified(Progress::revive);
+    fn create_blocking(&self, signed: &SignedMetainfo) -> Result<Entry, CreateError> {
+        let (digest, length) = (*signed.metainfo.digest(), signed.metainfo.length());
+        {
+            let _change = self.change(&digest)?;
+            if let Some(entry) = self.take_up(&digest) {
+                return Ok(entry);
             }
+        }
+        let _room = self.space.admit(length, Kind::Partial).map_err(|refusal| match refusal {
+            Refusal::NoRoom(source) => CreateError::NoRoom { digest, source },
+            Refusal::Full(IndexFull { limit, .. }) => CreateError::Full { digest, limit },
+            Refusal::Disk(source) => CreateError::Disk { digest, source },
+        })?;
+        match self.take_up_or_create(signed) {
+            Err(CreateError::NoSpace { .. }) if self.space.relieve(length) => self.take_up_or_create(signed),
+            other => other,
+        }
+    }
+
+    fn change(&self, digest: &Digest) -> Result<MutexGuard<'_, ()>, CreateError> {
+        self.space.directory.change(digest).map_err(|Closed| CreateError::Closed { digest: *digest })
+    }
+
+    /// What is there, to be fetched on. Call under the digest's change.
+    fn take_up(&self, digest: &Digest) -> Option<Entry> {
+        let entry = self.space.index.find(digest)?;
+        if let Entry::Partial(partial) = &entry {
+            partial.0.progress.send_if_modified(Progress::revive);
+        }
+        Some(entry)
+    }
+
+    /// Call with room for it.
+    fn take_up_or_create(&self, signed: &SignedMetainfo) -> Result<Entry, CreateError> {
+        let digest = *signed.metainfo.digest();
+        let _change = self.change(&digest)?;
+        if let Some(entry) = self.take_up(&digest) {
             return Ok(entry);
         }
-        let room = self.index.check_room_for_partial();
-        room.map_err(|IndexFull { limit }| CreateError::Full { digest, limit })?;
-        let entry = Entry::Partial(self.create_partial(signed)?);
-        self.index.insert(digest, entry.clone());
+        let entry = Entry::Partial(self.create_partial(signed.clone())?);
+        self.space.index.insert(digest, entry.clone());
         Ok(entry)
     }
 
@@ -213,7 +270,7 @@ impl Store {
         let (digest, length) = (*signed.metainfo.digest(), signed.metainfo.length());
         let file = self.create_files(&signed).map_err(|source| {
             // Half a partial is of no use; what cannot be removed now is at the next start.
-            let _ = self.directory.remove_partial(&digest);
+            let _ = self.space.directory.remove_partial(&digest);
             if source.is_full() {
                 CreateError::NoSpace { digest, length, source }
             } else {
@@ -221,30 +278,33 @@ impl Store {
             }
         })?;
         let none = Bitfield::empty(signed.metainfo.geometry().piece_count());
-        Ok(Partial::new(self.directory.clone(), &self.index, signed, file, none))
+        let usage = Usage::begin(&self.space.clock);
+        Ok(Partial::new(&self.space, usage, signed, file, Progress::new(none)))
     }
 
-    /// An old bitfield must be gone for good before there is a new file that it could vouch for.
+    /// An old bitfield must be gone for good before there is a new file that it could vouch for. Nothing new is made
+    /// durable here: somebody waits for the first byte, and until the first checkpoint there is nothing to lose.
     fn create_files(&self, signed: &SignedMetainfo) -> Result<std::fs::File, DiskError> {
         let digest = signed.metainfo.digest();
-        let layout = self.directory.layout();
-        self.directory.remove_partial(digest)?;
+        let directory = &self.space.directory;
+        let layout = directory.layout();
+        directory.remove_partial(digest)?;
         let sidecar = layout.partial(digest, PartialFile::Metainfo);
-        self.directory.write_durable(&sidecar, &signed.encode())?;
+        directory.write(&sidecar, &signed.encode())?;
         let path = layout.partial(digest, PartialFile::Bytes);
         let file = disk::create_file(&path)?;
         disk::allocate(&file, &path, signed.metainfo.length())?;
-        disk::sync_directory(&layout.partials())?;
         Ok(file)
     }
 
     fn delete_blocking(&self, digest: Digest) -> Result<bool, StoreError> {
-        let _change = self.directory.change(&digest).map_err(|Closed| StoreError::Closed { digest })?;
-        let Some(entry) = self.index.remove(&digest) else { return Ok(false) };
+        let Space { directory, index, .. } = &*self.space;
+        let _change = directory.change(&digest).map_err(|Closed| StoreError::Closed { digest })?;
+        let Some(entry) = index.remove(&digest) else { return Ok(false) };
         if let Entry::Partial(Partial(partial)) = entry {
             partial.progress.send_if_modified(|progress| progress.end(Gone::Deleted));
         }
-        let removed = self.directory.remove_all(&digest);
+        let removed = directory.remove_all(&digest);
         removed.map_err(|source| StoreError::Disk { digest, source })?;
         Ok(true)
     }

@@ -1,6 +1,7 @@
 //! What the store promises, by theme.
 
 mod crash;
+mod evicting;
 mod importing;
 mod model;
 mod opening;

@@ -46,6 +46,8 @@ pub(crate) enum Command {
     AddPeers { digest: Digest, fetch: u64, peers: Vec<PeerAddress> },
     /// Stop serving and fetching a blob.
     Close { digest: Digest, reply: oneshot::Sender<()> },
+    /// Stop serving a blob if the store has it no more.
+    Forget { digest: Digest },
 }
 
 /// How a task of the node came out.
@@ -196,6 +198,12 @@ impl Node {
                 self.close_swarm(&digest, FetchError::Closed { digest });
                 // An error means that the caller did not wait.
                 let _ = reply.send(());
+            }
+            Command::Forget { digest } => {
+                let idle = self.swarms.get(&digest).is_some_and(|swarm| swarm.fetch.is_none());
+                if idle && self.store.entry(&digest).is_none() {
+                    self.leave_swarm(&digest);
+                }
             }
         }
     }

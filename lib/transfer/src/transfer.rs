@@ -98,6 +98,13 @@ impl Transfer {
         }
     }
 
+    /// Stops serving a blob that the store has given up. If it has it again by now, or a fetch of it is under way,
+    /// nothing happens.
+    pub async fn forget(&self, digest: &Digest) {
+        // An error means that the node has stopped, and serves nothing.
+        let _ = self.commands.send(Command::Forget { digest: *digest }).await;
+    }
+
     /// The counters.
     #[must_use]
     pub fn stats(&self) -> Stats {

@@ -5,9 +5,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use shoal_core::{Algorithm, Digest, Geometry, MetainfoBuilder, PieceIndex, SignedMetainfo};
 
+use crate::progress::Progress;
 use crate::testing::{
     MIB, Scene, content, create, files, lie, piece_of, proof, read_to_end, signed, write, write_all,
 };
+use crate::usage::Usage;
 use crate::{CommitError, CreateError, Entry, ImportError, Partial, WriteError, Written};
 
 #[tokio::test]
@@ -204,13 +206,18 @@ async fn a_full_disk_refuses_a_new_partial_and_a_new_blob_by_that_name() {
     assert_eq!(scene.store.bytes(), 0);
 }
 
+/// The same partial over another file.
+fn over(scene: &Scene, partial: &Partial, file: std::fs::File) -> Partial {
+    let usage = Usage::begin(&scene.store.space.clock);
+    Partial::new(&scene.store.space, usage, partial.signed(), file, Progress::new(partial.bitfield()))
+}
+
 #[tokio::test]
 async fn a_full_disk_refuses_a_piece_and_does_not_mark_it() {
     let scene = Scene::open().await;
     let good = scene.create(b"piece").await;
     let full = std::fs::File::options().read(true).write(true).open("/dev/full").unwrap();
-    let partial =
-        Partial::new(good.0.directory.clone(), &Arc::default(), good.signed(), full, good.bitfield());
+    let partial = over(&scene, &good, full);
     let refused = partial.write_piece(PieceIndex(0), Bytes::from_static(b"piece")).await;
     assert!(matches!(refused, Err(WriteError::NoSpace { .. })), "{refused:?}");
     assert_eq!(partial.bitfield().count(), 0);
@@ -237,8 +244,7 @@ async fn what_a_failed_sync_lost_is_never_committed() {
     // A file that cannot be synced: the bytes are readable, and as good as lost.
     let (pipe, _writer) = std::io::pipe().unwrap();
     let unsyncable = std::fs::File::from(std::os::fd::OwnedFd::from(pipe));
-    let partial =
-        Partial::new(good.0.directory.clone(), &Arc::default(), good.signed(), unsyncable, good.bitfield());
+    let partial = over(&scene, &good, unsyncable);
     for _ in 0..2 {
         assert!(partial.0.sync().is_err());
     }

@@ -232,6 +232,34 @@ async fn a_blob_that_was_closed_is_not_served_until_it_is_asked_for_again() {
 }
 
 #[tokio::test]
+async fn a_swarm_hears_that_the_store_gave_the_blob_up_and_a_fetch_that_began_since_goes_on() {
+    let authority = authority();
+    let (origin, agent) =
+        (Node::start(&authority, Role::Origin).await, Node::start(&authority, Role::Agent).await);
+    let content = content(MIB, 13);
+    let metainfo = origin.hold(&content).await;
+    agent.hold(&content).await;
+    let digest = *metainfo.metainfo.digest();
+    let puppet = Puppet::new(&authority, Role::Agent);
+    let mut strings = puppet.connect(agent.transfer.local_address(), 1).await;
+    strings.say(Frame::Message(Message::Join { digest, have: Bitfield::empty(1) })).await;
+    while !matches!(strings.hear().await.unwrap(), Frame::Message(Message::Join { .. })) {}
+    assert!(agent.store.delete(&digest).await.unwrap());
+    agent.transfer.forget(&digest).await;
+    let heard = tokio::time::timeout(Duration::from_secs(20), strings.hear())
+        .await
+        .expect("nothing was heard")
+        .unwrap();
+    assert!(matches!(heard, Frame::Message(Message::Absent { digest: gone }) if gone == digest), "{heard:?}");
+
+    let fetch = agent.fetch(&metainfo, []).await;
+    // Late, as of a blob that was given up before.
+    agent.transfer.forget(&digest).await;
+    fetch.add_peers(vec![origin.address()]).await;
+    assert_eq!(read(&finish(fetch).await.unwrap()).await, content);
+}
+
+#[tokio::test]
 async fn a_piece_that_is_cancelled_and_asked_for_again_is_answered() {
     let authority = authority();
     let origin = Node::start(&authority, Role::Origin).await;
