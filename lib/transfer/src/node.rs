@@ -14,7 +14,7 @@ use std::sync::Arc;
 use shoal_core::{Digest, PeerAddress, PeerId};
 use shoal_identity::Identity;
 use shoal_store::{Blob, CommitError, Partial, Store};
-use shoal_swarm::{Engine, Event, Message, Moment};
+use shoal_swarm::{Event, Message, Moment};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, sleep_until};
@@ -27,7 +27,8 @@ use crate::fetch::{FetchError, FetchEvent};
 use crate::handshake::{Greeter, HandshakeError, Introduction};
 use crate::metrics::Metrics;
 use crate::peers::Peers;
-use crate::quic::Endpoint;
+use crate::quic::{BindError, Endpoint};
+use crate::recorder::RecordedEngine;
 use crate::swarms::Swarms;
 use crate::upload::UploadKey;
 
@@ -73,7 +74,7 @@ pub(crate) struct Node {
     greeter: Arc<Greeter>,
     store: Store,
     metrics: Metrics,
-    engine: Engine,
+    engine: RecordedEngine,
     epoch: Instant,
     /// What the engine is to hear next.
     events: VecDeque<Event>,
@@ -101,15 +102,16 @@ impl Node {
         metrics: Metrics,
         commands: mpsc::Receiver<Command>,
         stop: CancellationToken,
-    ) -> Self {
+    ) -> Result<Self, BindError> {
         let own = identity.id();
+        let engine = RecordedEngine::open(config.swarm.clone(), config.record.as_ref(), own)?;
         let (note_sender, notes) = mpsc::channel(config.note_queue.get());
-        Self {
+        Ok(Self {
             greeter: Greeter::new(endpoint.clone(), identity, &config),
             endpoint,
             store,
             metrics,
-            engine: Engine::new(config.swarm.clone(), rand::random()),
+            engine,
             epoch: Instant::now(),
             events: VecDeque::new(),
             addresses: AddressBook::new(own, config.max_known_peers),
@@ -125,7 +127,7 @@ impl Node {
             last_number: 0,
             last_moment: 0,
             config,
-        }
+        })
     }
 
     /// Runs until it is stopped, or nobody is left to command it.
@@ -252,5 +254,6 @@ impl Node {
         self.metrics.connections.set(0);
         self.metrics.uploads.set(0);
         self.endpoint.close(self.config.shutdown_timeout).await;
+        self.engine.end().await;
     }
 }

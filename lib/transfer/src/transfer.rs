@@ -55,7 +55,7 @@ impl Transfer {
         let (commands, queue) = mpsc::channel(config.command_queue.get());
         let (local_address, stop, task) =
             (endpoint.local_address(), CancellationToken::new(), TaskTracker::new());
-        let node = Node::new(config, endpoint, identity, store, metrics.clone(), queue, stop.clone());
+        let node = Node::new(config, endpoint, identity, store, metrics.clone(), queue, stop.clone())?;
         task.spawn(Box::pin(node.run()));
         task.close();
         Ok(Self { commands, local_address, metrics, last_fetch: Arc::default(), stop, task })
