@@ -7,6 +7,7 @@ mod crash;
 mod faults;
 mod process;
 mod pull;
+mod record;
 mod security;
 mod support;
 mod uploads;

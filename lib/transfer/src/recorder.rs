@@ -143,10 +143,10 @@ impl Writer {
         match self.write_all(&mut noted) {
             Ok(EndReason::Stopped) => {}
             Ok(reason) => {
-                tracing::warn!(path = %path.display(), ?reason, "the record of the engine has ended early")
+                tracing::warn!(path = %path.display(), ?reason, "the record of the engine has ended early");
             }
             Err(error) => {
-                tracing::warn!(path = %path.display(), %error, "the record of the engine cannot be written")
+                tracing::warn!(path = %path.display(), %error, "the record of the engine cannot be written");
             }
         }
     }
