@@ -117,6 +117,8 @@ pub(super) struct Peer {
     pub(super) mean_seconds: Option<f64>,
     pub(super) longest_seconds: Option<f64>,
     pub(super) requests: Requests,
+    /// Pieces that it was sent.
+    pub(super) uploads: u64,
     pub(super) connections: u64,
     pub(super) failed_dials: u64,
     pub(super) disconnects: u64,
@@ -184,6 +186,7 @@ impl Peer {
             mean_seconds: None,
             longest_seconds: None,
             requests: Requests::default(),
+            uploads: 0,
             connections: 0,
             failed_dials: 0,
             disconnects: 0,

@@ -64,7 +64,10 @@ impl Observer {
         count(&mut self.diagnosis.actions, &name_of(action, "action"));
         match action {
             Action::Send { peer, message } => self.sent(*peer, message),
-            Action::Upload { digest, .. } => self.swarm(digest, |swarm| swarm.uploads += 1),
+            Action::Upload { peer, digest, .. } => {
+                self.peer(*peer).uploads += 1;
+                self.swarm(digest, |swarm| swarm.uploads += 1);
+            }
             Action::FindPeers { digest } => self.swarm(digest, |swarm| swarm.searches += 1),
             Action::Complete { digest } => {
                 let now = seconds(self.now);

@@ -132,6 +132,7 @@ fn peers(peers: &[Peer]) -> Table {
         "overtaken",
         "lost",
         "corrupt",
+        "uploads",
         "dials failed",
         "closed",
     ]);
@@ -151,6 +152,7 @@ fn peers(peers: &[Peer]) -> Table {
             requests.overtaken.to_string(),
             requests.lost.to_string(),
             requests.corrupt.to_string(),
+            peer.uploads.to_string(),
             peer.failed_dials.to_string(),
             peer.disconnects.to_string(),
         ]);
