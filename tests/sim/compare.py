@@ -1,6 +1,6 @@
 """Holds what real hosts took against what simulated ones took: tests/sim/fidelity.
 
-compare.py NAME TOLERANCE BLOB_BYTES REAL SIMULATED...
+compare.py NAME TOLERANCE BLOB_BYTES WIRE_PERCENT REAL SIMULATED...
 
 REAL is what `note_results` of tests/sim/fidelity wrote, SIMULATED are reports of `shoal simulate --json`, one a seed; of
 their figures the median counts. Prints the table, and last a line "<name>=<largest difference in percent>". Exit status 1
@@ -20,10 +20,12 @@ def quantile(times, share):
 
 
 def real(path):
-    """Seconds of each host, the bytes that the origin sent, and how many pieces came twice."""
+    """Seconds of each host, the bytes of the wire that the origin sent, and how many pieces came twice.
+
+    Of the wire, since the metric does not count a piece that was cancelled when half of it was sent."""
     origin, *agents = [line.split() for line in open(path)]
     seconds = [float(agent[2]) for agent in agents]
-    return seconds, int(origin[5]), sum(int(agent[6]) for agent in agents)
+    return seconds, int(origin[8]), sum(int(agent[6]) for agent in agents)
 
 
 def simulated(path):
@@ -33,7 +35,7 @@ def simulated(path):
 
 
 def main():
-    name, tolerance, blob, path, *reports = sys.argv[1:]
+    name, tolerance, blob, wire_percent, path, *reports = sys.argv[1:]
     seconds, sent, twice = real(path)
     simulations = [simulated(report) for report in reports]
     worst = 0.0
@@ -47,7 +49,7 @@ def main():
         seeds = " ".join(f"{time:.2f}" for time in theirs)
         print(f"  {label:<10} {mine:9.2f} {median:12.2f} {difference:+10.1f}%   {seeds}")
     copies = statistics.median(copies for _, copies in simulations)
-    print(f"  {'copies':<10} {sent / int(blob):9.2f} {copies:12.2f}   (the origin sent; {twice} pieces came twice to a real host)")
+    print(f"  {'copies':<10} {sent * 100 / int(wire_percent) / int(blob):9.2f} {copies:12.2f}   (the origin sent; {twice} pieces came twice to a real host)")
     print(f"{name}={worst:.1f}%")
     sys.exit(worst > float(tolerance))
 
