@@ -83,7 +83,9 @@ impl Agent {
         let directory = config.store.directory.clone();
         let store = Store::open(config.store).await?;
         store.register_metrics(metrics)?;
-        let transfer = Transfer::bind(config.transfer, identity.clone(), store.clone(), metrics).await?;
+        let transfer =
+            Transfer::bind(config.transfer, identity.clone(), config.zone.clone(), store.clone(), metrics)
+                .await?;
         let tracker = TrackerClient::new(&identity, config.tracker)?;
         let origins = OriginClient::new(&identity, config.origins)?;
 

@@ -94,7 +94,9 @@ impl Origin {
         let metadata = FilesystemDriver::new(config.store.directory.join("metadata"));
         let store = Store::open(config.store).await?;
         store.register_metrics(metrics)?;
-        let transfer = Transfer::bind(config.transfer, identity.clone(), store.clone(), metrics).await?;
+        let transfer =
+            Transfer::bind(config.transfer, identity.clone(), config.zone.clone(), store.clone(), metrics)
+                .await?;
         let tracker = TrackerClient::new(&identity, config.tracker)?;
 
         // One for both: what the registry writes, the API sees at once.

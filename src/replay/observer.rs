@@ -119,7 +119,7 @@ impl Observer {
                 self.end_fetch(digest, |_| {});
                 self.fail_all(Failure::Closed, |(_, of, _)| of == digest);
             }
-            Event::Connected { peer, role } => {
+            Event::Connected { peer, role, .. } => {
                 let peer = self.peer(*peer);
                 peer.role = Some(*role);
                 peer.connections += 1;
@@ -141,7 +141,7 @@ impl Observer {
 
     fn sent(&mut self, peer: PeerId, message: &Message) {
         match message {
-            Message::Request { digest, piece } => {
+            Message::Request { digest, piece, .. } => {
                 self.open.insert((peer, *digest, *piece), self.now);
                 self.peer(peer).requests.sent += 1;
                 self.swarm(digest, |swarm| swarm.requests.sent += 1);

@@ -2,7 +2,7 @@ use std::io::Write as _;
 
 use shoal_core::{Bitfield, Digest, Geometry, PeerId, PieceIndex, Role, Zone};
 use shoal_swarm::record::{End, EndReason, Input, VERSION};
-use shoal_swarm::{Action, Candidate, Config, Engine, Event, Message, PieceOutcome};
+use shoal_swarm::{Action, Candidate, Config, Engine, Event, Message, PieceOutcome, Priority};
 use tempfile::NamedTempFile;
 
 use super::*;
@@ -19,17 +19,17 @@ struct Recorded {
 
 impl Recorded {
     fn new() -> Self {
-        let config = Config::default();
         let start = Start {
             record: VERSION,
             software: "shoal/test".into(),
             node: peer(0),
             unix_ms: 1_700_000_000_000,
+            zone: Zone::default(),
             seed: 5,
-            config: config.clone(),
+            config: Config::default(),
         };
-        let text = Line::Start(Box::new(start)).encode() + "\n";
-        Self { engine: Engine::new(config, 5), progress: Progress::default(), now: Duration::ZERO, text }
+        let text = Line::Start(Box::new(start.clone())).encode() + "\n";
+        Self { engine: start.engine(), progress: Progress::default(), now: Duration::ZERO, text }
     }
 
     fn line(&mut self, input: Input) {
@@ -99,15 +99,21 @@ fn session() -> Recorded {
     let geometry = Geometry::for_blob(u64::from(COUNT) << 20).unwrap();
     let candidate = |number, role| Candidate { peer: peer(number), role, zone: Zone::default() };
     let candidates = vec![candidate(1, Role::Agent), candidate(2, Role::Origin)];
-    recorded.tell(Event::Fetch { digest: blob(), geometry, have: Bitfield::empty(COUNT), candidates });
-    recorded.tell(Event::Connected { peer: peer(1), role: Role::Agent });
+    recorded.tell(Event::Fetch {
+        digest: blob(),
+        geometry,
+        have: Bitfield::empty(COUNT),
+        candidates,
+        priority: Priority::Reader,
+    });
+    recorded.tell(Event::Connected { peer: peer(1), role: Role::Agent, zone: Zone::default() });
     let join = Message::Join { digest: blob(), have: Bitfield::full(COUNT) };
     let first = asked(&recorded.say(1, join.clone()), 1);
     recorded.wait(Duration::from_millis(100));
     recorded.receive(1, first[0], PieceOutcome::Good);
     recorded.wait(Duration::from_secs(30));
 
-    recorded.tell(Event::Connected { peer: peer(2), role: Role::Origin });
+    recorded.tell(Event::Connected { peer: peer(2), role: Role::Origin, zone: Zone::default() });
     let mut asked_origin = asked(&recorded.say(2, join), 2);
     while let Some(piece) = asked_origin.pop() {
         recorded.wait(Duration::from_millis(10));

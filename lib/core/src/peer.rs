@@ -1,5 +1,6 @@
 //! Nodes: their names, roles, zones and addresses.
 
+use std::cmp::Ordering;
 use std::fmt;
 use std::net::SocketAddr;
 use std::str::FromStr;
@@ -10,7 +11,7 @@ use serde::ser::{Serialize, Serializer};
 /// A node's name: its Ed25519 public key, written as a libp2p peer id (`12D3KooW…`).
 ///
 /// The text is base58 of the identity multihash of the key's protobuf (libp2p peer-ids specification).
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct PeerId([u8; 32]);
 
 /// A text is no peer id of an Ed25519 key.
@@ -47,6 +48,20 @@ pub struct PeerAddress {
     /// Where it stands.
     #[serde(default)]
     pub zone: Zone,
+}
+
+/// The order of the bytes. Keys are random, so their beginnings decide, and a comparison of numbers is enough.
+impl Ord for PeerId {
+    fn cmp(&self, other: &Self) -> Ordering {
+        let head = |id: &Self| id.0.first_chunk().map(|head| u64::from_be_bytes(*head));
+        head(self).cmp(&head(other)).then_with(|| self.0.cmp(&other.0))
+    }
+}
+
+impl PartialOrd for PeerId {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
 }
 
 impl PeerId {

@@ -15,13 +15,13 @@ pub struct Config {
     /// Dials in flight at once. 16: a dial over a healthy network takes milliseconds, so more would only help to
     /// flood a network where it does not.
     pub max_dials: usize,
-    /// Peers that a fetch looks for by itself. 50: the random graph of that degree is connected beyond doubt at
-    /// 10,000 hosts, and news of a piece still costs only 50 messages.
+    /// Peers that a fetch looks for by itself. 12: as many come by themselves, and a random graph of degree 24 is
+    /// connected beyond doubt at 100,000 hosts; in simulations more peers bring nothing but news.
     pub max_peers_per_swarm: usize,
-    /// Peers in a swarm, with those that came by themselves; the next are told `Absent`. 200: four times what each looks
+    /// Peers in a swarm, with those that came by themselves; the next are told `Absent`. 200: many times what each looks
     /// for, so that a late joiner finds a place even at a popular host.
     pub max_members_per_swarm: usize,
-    /// Candidates remembered for a fetch; those beyond are dropped. 200: four times `max_peers_per_swarm`.
+    /// Candidates remembered for a fetch; those beyond are dropped. 200: four handouts.
     pub max_candidates: usize,
     /// Failures in a row (dial, join, connection lost before it gave a piece) after which a candidate counts no more
     /// as somebody to wait for. 6: with the back-off below that is 15 s of trying.
@@ -36,6 +36,12 @@ pub struct Config {
     #[serde(with = "humantime_serde")]
     pub join_timeout: Duration,
 
+    /// Between two tellings of new pieces to the members of a swarm, at least; what came meanwhile goes in one message. The
+    /// first news goes at once. 20 ms: a quarter of what a piece waits at those who have it, so nobody waits for news, and
+    /// a host that takes 300 pieces a second says a sixth of the messages.
+    #[serde(with = "humantime_serde")]
+    pub news_interval: Duration,
+
     /// Requests outstanding at one agent. 8: pieces of 1 MiB at 100 MB/s keep the pipe full over 80 ms of round trip.
     pub requests_per_agent: usize,
     /// Requests outstanding at one origin. 4: half, so that agents that start together ask it for few pieces twice
@@ -43,12 +49,20 @@ pub struct Config {
     pub requests_per_origin: usize,
     /// Bytes outstanding at one peer; one piece always may be. 16 MiB: the longest piece, or 16 of the shortest.
     pub request_bytes_per_peer: u64,
-    /// Requests outstanding at all peers. 256: four times what the bytes below allow of the shortest pieces, for blobs
-    /// that are shorter than a piece.
+    /// Requests outstanding at all peers. 24: in simulations of 2,600 hosts from 8 on links are full (with fewer some wait
+    /// for a peer that serves others first), and from 48 on pieces wait so long that the endgame asks for many twice.
     pub max_requests: usize,
-    /// Bytes outstanding at all peers, which is what arriving pieces may take in memory; one piece always may be.
-    /// 64 MiB: 200 ms of a 300 MB/s link.
+    /// Bytes outstanding at all peers, which bounds what arriving pieces may take in memory; one piece always may be. 64 MiB:
+    /// 8 pieces of 8 MiB.
     pub max_bytes_in_flight: u64,
+    /// Up to which share of these budgets origins and far agents are asked for what near agents have, in percent. 25:
+    /// a link that is busy with near agents needs no help.
+    pub hungry_percent: usize,
+    /// Beyond that they are asked where one of them would bring a piece that many times sooner than any near agent. 4:
+    /// an idle origin helps out a slow host, a crowded one does not.
+    pub far_advantage: u32,
+    /// How much of these budgets goes to blobs that nobody reads while one is read, in percent. 25.
+    pub background_percent: usize,
 
     /// The next missing pieces of a reader that are asked for before all others. 4: enough to hide a round trip, and
     /// few enough that agents that pull the same blob at once do not all ask for the same pieces.
@@ -90,7 +104,7 @@ pub struct Config {
     /// Rejects in a row after which a peer counts no more as one to wait for (it is still asked). 8: with the back-off
     /// above 20 s, longer than any queue of a sound peer.
     pub max_rejects: u32,
-    /// Given-up requests of a swarm whose late answers are still taken. 256: as many as `max_requests`.
+    /// Given-up requests of a swarm whose late answers are still taken. 256: ten times `max_requests`.
     pub max_late: usize,
 
     /// How long a peer is refused after a corrupt piece. 10 min: a broken disk or memory does not heal; an operator
@@ -132,12 +146,19 @@ pub struct Config {
     #[serde(with = "humantime_serde")]
     pub seed_idle_timeout: Duration,
 
-    /// Uploads at once. 32: fills any link, and bounds the memory for pieces that are sent to 512 MiB at worst.
+    /// Uploads at once. 32: as some receivers are held up by others who send to them, fewer do not fill the link (with 8
+    /// a simulated roll-out takes 7 % longer, with 4 a fifth).
     pub max_uploads: usize,
     /// Uploads to one peer at once. 4: the next piece is read from disk while one is on the wire.
     pub max_uploads_per_peer: usize,
-    /// Requests of one peer that wait; the next are rejected. 64: eight times what an honest agent has outstanding.
+    /// Requests of one peer that wait; the next are rejected. 32: four times what an honest agent has outstanding.
     pub upload_queue_per_peer: usize,
+    /// Requests of all peers that wait; what would be sent last beyond it is rejected. 64: an agent has as many waiting as
+    /// each agent asks for; whoever comes to a crowded origin is told at once, and asks elsewhere.
+    pub upload_queue: usize,
+    /// How long a request waits at most behind those that are more urgent or rarer. 2 s.
+    #[serde(with = "humantime_serde")]
+    pub upload_patience: Duration,
     /// Blobs being loaded at once because a peer asked for them; for others it is told `Absent`. 64: a look-up on disk
     /// takes less than a millisecond.
     pub max_loads: usize,
@@ -152,18 +173,22 @@ impl Default for Config {
         Self {
             max_connections: 512,
             max_dials: 16,
-            max_peers_per_swarm: 50,
+            max_peers_per_swarm: 12,
             max_members_per_swarm: 200,
             max_candidates: 200,
             max_attempts: 6,
             retry_backoff: millis(500),
             retry_backoff_max: seconds(8),
             join_timeout: seconds(8),
+            news_interval: millis(20),
             requests_per_agent: 8,
             requests_per_origin: 4,
             request_bytes_per_peer: 16 << 20,
-            max_requests: 256,
+            max_requests: 24,
             max_bytes_in_flight: 64 << 20,
+            hungry_percent: 25,
+            far_advantage: 4,
+            background_percent: 25,
             reader_window: 4,
             reader_share_percent: 50,
             max_readers: 16,
@@ -190,7 +215,9 @@ impl Default for Config {
             seed_idle_timeout: seconds(300),
             max_uploads: 32,
             max_uploads_per_peer: 4,
-            upload_queue_per_peer: 64,
+            upload_queue_per_peer: 32,
+            upload_queue: 64,
+            upload_patience: seconds(2),
             max_loads: 64,
             max_loads_per_peer: 16,
         }

@@ -13,9 +13,10 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use rand::SeedableRng as _;
 use rand::rngs::Xoshiro256PlusPlus;
-use shoal_core::{Bitfield, Digest, Geometry, PeerId, PieceIndex};
+use shoal_core::{Bitfield, Digest, Geometry, PeerId, PieceIndex, Zone};
 
 use crate::bans::Bans;
+use crate::budget::InFlight;
 use crate::config::Config;
 use crate::event::{Action, Event, EventError, Message, Moment};
 use crate::peer::Peer;
@@ -30,6 +31,7 @@ use crate::uploads::Uploads;
 #[derive(Debug)]
 pub struct Engine {
     config: Config,
+    zone: Zone,
     /// The same on every machine, so that a simulation can be repeated.
     rng: Xoshiro256PlusPlus,
     now: Moment,
@@ -43,27 +45,17 @@ pub struct Engine {
     loads: BTreeMap<Digest, BTreeMap<PeerId, Option<Bitfield>>>,
     uploads: Uploads,
     in_flight: InFlight,
-    /// Who was fed last out of what the node-wide budget left over.
-    fed_last: Option<PeerId>,
     timers: Timers,
     actions: VecDeque<Action>,
 }
 
-/// What is asked for at all peers together.
-#[derive(Debug, Default)]
-struct InFlight {
-    requests: usize,
-    bytes: u64,
-    /// Somebody could have been asked for more if these were fewer.
-    held_back: bool,
-}
-
 impl Engine {
-    /// `seed` feeds the engine's random choices.
+    /// A node of that zone. `seed` feeds the engine's random choices.
     #[must_use]
-    pub fn new(config: Config, seed: u64) -> Self {
+    pub fn new(config: Config, zone: Zone, seed: u64) -> Self {
         Self {
             config,
+            zone,
             rng: Xoshiro256PlusPlus::seed_from_u64(seed),
             now: Moment::default(),
             peers: BTreeMap::new(),
@@ -74,7 +66,6 @@ impl Engine {
             loads: BTreeMap::new(),
             uploads: Uploads::default(),
             in_flight: InFlight::default(),
-            fed_last: None,
             timers: Timers::default(),
             actions: VecDeque::new(),
         }
@@ -84,15 +75,15 @@ impl Engine {
     pub fn handle(&mut self, now: Moment, event: Event) -> Result<(), EventError> {
         self.now = self.now.max(now);
         match event {
-            Event::Fetch { digest, geometry, have, candidates } => {
-                self.fetch(digest, geometry, have, candidates)
+            Event::Fetch { digest, geometry, have, candidates, priority } => {
+                self.fetch(digest, geometry, have, candidates, priority)
             }
             Event::Seed { digest, geometry, have } => self.seed(digest, geometry, have),
             Event::NotHeld { digest } => self.not_held(digest),
             Event::Close { digest } => self.close(&digest),
             Event::Found { digest, candidates } => self.found(digest, candidates),
             Event::Demand { digest, pieces } => self.demand(&digest, pieces),
-            Event::Connected { peer, role } => self.connected(peer, role),
+            Event::Connected { peer, role, zone } => self.connected(peer, role, &zone),
             Event::ConnectFailed { peer } => self.connect_failed(&peer),
             Event::Disconnected { peer } => {
                 self.disconnected(&peer);
@@ -111,6 +102,7 @@ impl Engine {
             match timer {
                 Timer::Peer(peer) => self.review_peer(&peer),
                 Timer::Swarm(digest) => self.review_swarm(&digest),
+                Timer::News(digest) => self.tell_news(&digest),
             }
         }
     }
@@ -139,8 +131,8 @@ impl Engine {
         match message {
             Message::Join { digest, have } => self.joined(peer, digest, have),
             Message::Absent { digest } => self.absent(&peer, &digest),
-            Message::Have { digest, piece } => self.gained(peer, digest, piece),
-            Message::Request { digest, piece } => self.requested(peer, digest, piece),
+            Message::Have { digest, pieces } => self.gained(peer, digest, &pieces),
+            Message::Request { digest, piece, priority } => self.requested(peer, digest, piece, priority),
             Message::Cancel { digest, piece } => self.cancelled(&peer, &digest, piece),
             Message::Reject { digest, piece } => self.rejected(&peer, &digest, piece),
         }
@@ -170,6 +162,7 @@ impl Engine {
         let asks: Vec<_> = self.peers.values().flat_map(|peer| &peer.asked).collect();
         assert_eq!(asks.len(), self.in_flight.requests);
         assert_eq!(asks.iter().map(|ask| u64::from(ask.bytes)).sum::<u64>(), self.in_flight.bytes);
+        assert_eq!(asks.iter().filter(|ask| ask.is_background()).count(), self.in_flight.background);
         assert!(asks.len() <= self.config.max_requests);
         assert!(self.in_flight.bytes <= self.config.max_bytes_in_flight || asks.len() == 1);
         assert!(self.peers.len() + self.dialing.len() <= self.config.max_connections);

@@ -36,6 +36,19 @@ pub struct Candidate {
     pub zone: Zone,
 }
 
+/// Why something is fetched; the first come first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Priority {
+    /// Somebody reads it, or is about to.
+    #[default]
+    Reader,
+    /// Somebody may read it soon.
+    Prefetch,
+    /// A copy is to be made; nobody waits for it.
+    Repair,
+}
+
 /// What peers say to each other about pieces: one engine's `Action::Send` is another's `Event::Message`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
@@ -52,12 +65,12 @@ pub enum Message {
         /// Blob.
         digest: Digest,
     },
-    /// "I have this piece now."
+    /// "I have these pieces now."
     Have {
         /// Blob.
         digest: Digest,
-        /// Piece.
-        piece: PieceIndex,
+        /// Pieces, at most [`Message::MAX_NEWS`].
+        pieces: Vec<PieceIndex>,
     },
     /// "Send me this piece."
     Request {
@@ -65,6 +78,8 @@ pub enum Message {
         digest: Digest,
         /// Piece.
         piece: PieceIndex,
+        /// How urgent it is: that of a piece that no reader comes to next is at most `Prefetch`.
+        priority: Priority,
     },
     /// "I need it no more."
     Cancel {
@@ -80,6 +95,11 @@ pub enum Message {
         /// Piece.
         piece: PieceIndex,
     },
+}
+
+impl Message {
+    /// The most pieces that one `Have` names: as many as come to a fast host while it waits to tell of them, and more.
+    pub const MAX_NEWS: usize = 256;
 }
 
 /// How a requested piece came out.
@@ -108,6 +128,8 @@ pub enum Event {
         have: Bitfield,
         /// Whom to ask first.
         candidates: Vec<Candidate>,
+        /// Why it is fetched.
+        priority: Priority,
     },
     /// Serve this blob, whole or partial, to those who ask; the answer to `Action::Load`.
     Seed {
@@ -148,6 +170,8 @@ pub enum Event {
         peer: PeerId,
         /// From its certificate.
         role: Role,
+        /// From its own words; a peer of another zone than ours is far.
+        zone: Zone,
     },
     /// The answer to `Action::Connect` when there will be none.
     ConnectFailed {

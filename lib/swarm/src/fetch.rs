@@ -9,13 +9,14 @@ use rand::Rng;
 use shoal_core::{Bitfield, PeerId, PieceIndex};
 
 use crate::config::Config;
-use crate::event::Moment;
+use crate::event::{Moment, Priority};
 use crate::finder::Finder;
 use crate::picker::{Among, Picker};
 use crate::readers::Readers;
 
 #[derive(Debug)]
 pub(crate) struct Fetch {
+    pub(crate) priority: Priority,
     pub(crate) picker: Picker,
     pub(crate) readers: Readers,
     pub(crate) finder: Finder,
@@ -50,21 +51,31 @@ pub(crate) enum Purpose {
     Reader,
     /// It is the rarest.
     Rarity,
-    /// Somebody was asked already, and it is one of the last.
-    Endgame,
+    /// Somebody was asked already, and it is one of the last, or a reader waits for it.
+    Extra,
 }
 
 /// What kind of peer is to be asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Source {
-    /// An agent: what it gives, it would give to nobody sooner.
-    Agent,
-    /// The origin, with no agent in the swarm that could bring a piece on.
-    Origin,
-    /// The origin, while other agents fetch too. Their readers stand where ours stand: if all asked for what their
-    /// readers want, the origin would send each piece to each of them. So at most every second piece is a reader's,
-    /// and only the very next one.
-    SharedOrigin,
+    /// An agent of our zone: what it gives, it would give to nobody sooner.
+    Near,
+    /// An origin or a far agent, with no near agent in the swarm that could bring a piece on.
+    Alone,
+    /// An origin or a far agent, while near agents fetch too. It is asked for what none of them has, and for more only
+    /// while too little is under way. Their readers stand where ours stand: if all asked for what their readers want,
+    /// each piece would come to each of them from there. So at most every second piece is a reader's, and only the
+    /// very next one.
+    Shared,
+}
+
+/// How freely to choose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Need {
+    /// Enough is under way.
+    Usual,
+    /// The link may soon be idle.
+    Hungry,
 }
 
 /// What to ask a peer for.
@@ -77,8 +88,9 @@ pub(crate) enum Choice {
 }
 
 impl Fetch {
-    pub(crate) fn new(now: Moment, have: &Bitfield, finder: Finder) -> Self {
+    pub(crate) fn new(now: Moment, have: &Bitfield, finder: Finder, priority: Priority) -> Self {
         Self {
+            priority,
             picker: Picker::new(have),
             readers: Readers::default(),
             finder,
@@ -92,12 +104,12 @@ impl Fetch {
         }
     }
 
-    /// What to ask that peer for, which has `have`: a reader's next piece, else the rarest, else help in the endgame.
-    /// An origin is asked for what agents have only when nothing else of it is idle.
+    /// What to ask that peer for, which has `have`: a reader's next piece, else the rarest, else help with what others
+    /// were asked for and a reader, or the end of the blob, waits for.
     pub(crate) fn choose(
         &self,
         now: Moment,
-        (peer, source): (&PeerId, Source),
+        (peer, source, need): (&PeerId, Source, Need),
         have: &Bitfield,
         config: &Config,
         rng: &mut impl Rng,
@@ -106,18 +118,33 @@ impl Fetch {
             return Choice::Nothing;
         }
         if self.picker.idle() == 0 {
-            return self.choose_endgame(now, peer, have, config);
+            return self.choose_extra(
+                now,
+                peer,
+                have,
+                config,
+                self.asked.iter().map(|(&piece, asked)| (piece, asked)),
+            );
         }
-        let unspread = (source != Source::Agent).then_some(Among::Unspread);
-        unspread
-            .into_iter()
-            .chain([Among::All])
-            .find_map(|among| {
-                let reader =
-                    || self.choose_reader(have, among, source, config).map(|piece| (piece, Purpose::Reader));
-                reader().or_else(|| Some((self.picker.pick(have, among, rng)?, Purpose::Rarity)))
-            })
-            .map_or(Choice::Nothing, |(piece, purpose)| Choice::Piece(piece, purpose))
+        let among: &[Among] = match (source, need) {
+            (Source::Near, _) => &[Among::All],
+            (Source::Alone, _) | (Source::Shared, Need::Hungry) => &[Among::Unspread, Among::All],
+            (Source::Shared, Need::Usual) => &[Among::Unspread],
+        };
+        let idle = among.iter().find_map(|&among| {
+            let reader = || Some((self.choose_reader(have, among, source, config)?, Purpose::Reader));
+            reader().or_else(|| Some((self.picker.pick(have, among, rng)?, Purpose::Rarity)))
+        });
+        match idle {
+            Some((piece, purpose)) => Choice::Piece(piece, purpose),
+            None => self.choose_hedge(now, peer, have, config),
+        }
+    }
+
+    /// Help with what readers wait for.
+    fn choose_hedge(&self, now: Moment, peer: &PeerId, have: &Bitfield, config: &Config) -> Choice {
+        let heads = self.readers.heads().filter_map(|piece| Some((piece, self.asked.get(&piece)?)));
+        self.choose_extra(now, peer, have, config, heads)
     }
 
     fn choose_reader(
@@ -128,9 +155,9 @@ impl Fetch {
         config: &Config,
     ) -> Option<PieceIndex> {
         let ahead = match source {
-            Source::Agent | Source::Origin => config.reader_window,
-            Source::SharedOrigin if self.last_purpose == Purpose::Reader => return None,
-            Source::SharedOrigin => 1,
+            Source::Near | Source::Alone => config.reader_window,
+            Source::Shared if self.last_purpose == Purpose::Reader => return None,
+            Source::Shared => 1,
         };
         let share = (self.asked.len() + 1) * config.reader_share_percent / 100;
         if self.reader_pieces >= share.max(1) {
@@ -139,17 +166,25 @@ impl Fetch {
         self.readers.next(ahead, |piece| have.contains(piece) && self.picker.allows(piece, among))
     }
 
-    fn choose_endgame(&self, now: Moment, peer: &PeerId, have: &Bitfield, config: &Config) -> Choice {
+    /// One of `asked` that this peer could bring too, if the others have had their time.
+    fn choose_extra<'a>(
+        &self,
+        now: Moment,
+        peer: &PeerId,
+        have: &Bitfield,
+        config: &Config,
+        asked: impl Iterator<Item = (PieceIndex, &'a Asked)>,
+    ) -> Choice {
         let delay = config.endgame_delay.max(self.latency * 2);
-        let open = self.asked.iter().filter(|(piece, asked)| {
-            have.contains(**piece) && asked.peers.len() <= config.endgame_extra && !asked.peers.contains(peer)
+        let open = asked.filter(|(piece, asked)| {
+            have.contains(*piece) && asked.peers.len() <= config.endgame_extra && !asked.peers.contains(peer)
         });
-        let due = open.map(|(&piece, asked)| {
+        let due = open.map(|(piece, asked)| {
             let times = u32::try_from(asked.peers.len()).unwrap_or(u32::MAX);
             (asked.first.after(delay.saturating_mul(times)), piece)
         });
         match due.min() {
-            Some((at, piece)) if at <= now => Choice::Piece(piece, Purpose::Endgame),
+            Some((at, piece)) if at <= now => Choice::Piece(piece, Purpose::Extra),
             Some((at, _)) => Choice::Later(at),
             None => Choice::Nothing,
         }

@@ -5,6 +5,7 @@
 //! checks no hashes and opens no connections; whoever drives it does.
 
 mod bans;
+mod budget;
 mod config;
 mod engine;
 mod event;
@@ -23,4 +24,6 @@ mod tests;
 
 pub use config::Config;
 pub use engine::Engine;
-pub use event::{Action, Candidate, DisconnectReason, Event, EventError, Message, Moment, PieceOutcome};
+pub use event::{
+    Action, Candidate, DisconnectReason, Event, EventError, Message, Moment, PieceOutcome, Priority,
+};

@@ -9,7 +9,7 @@ use std::time::Duration;
 use shoal_core::{Digest, PieceIndex, Role};
 
 use crate::config::{Config, backoff};
-use crate::event::Moment;
+use crate::event::{Moment, Priority};
 
 /// A request without an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,11 +18,17 @@ pub(crate) struct Ask {
     pub(crate) piece: PieceIndex,
     pub(crate) bytes: u32,
     pub(crate) at: Moment,
+    /// That of the whole blob.
+    pub(crate) fetch_priority: Priority,
 }
 
 #[derive(Debug)]
 pub(crate) struct Peer {
     pub(crate) role: Role,
+    /// Whether it is of our zone.
+    pub(crate) is_near: bool,
+    /// It had nothing to ask it for when that was looked for last; whatever may change that takes the mark away.
+    pub(crate) is_dry: bool,
     /// The swarms that both are in.
     pub(crate) swarms: BTreeSet<Digest>,
     /// In the order of asking.
@@ -50,9 +56,11 @@ impl Peer {
     const PATIENCE: u32 = 8;
     const MIB: u128 = 1 << 20;
 
-    pub(crate) fn new(now: Moment, role: Role, config: &Config) -> Self {
+    pub(crate) fn new(now: Moment, role: Role, is_near: bool, config: &Config) -> Self {
         Self {
             role,
+            is_near,
+            is_dry: false,
             swarms: BTreeSet::new(),
             asked: Vec::new(),
             active_at: now,
@@ -77,6 +85,16 @@ impl Peer {
         self.paused_until <= now
             && self.asked.len() < self.slots
             && (self.asked.is_empty() || self.asked_bytes + bytes <= config.request_bytes_per_peer)
+    }
+
+    /// How long a piece of that many bytes may take that it is asked for now: behind what it was asked for before, at
+    /// its usual pace. One whose pace is not known is tried with one piece at once, and with more only if need be.
+    pub(crate) fn wait(&self, bytes: u64) -> Duration {
+        match self.pace {
+            Some(pace) => nanos(pace.as_nanos() * u128::from(self.asked_bytes + bytes) / Self::MIB),
+            None if self.asked.is_empty() => Duration::ZERO,
+            None => Duration::MAX,
+        }
     }
 
     /// Whether it is worth waiting for.

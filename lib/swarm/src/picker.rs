@@ -4,6 +4,8 @@
 //! every idle piece stands in exactly the bucket of its rarity. Origins have everything and do not count. Agents that
 //! have everything are counted apart: they change no order, so their coming and going costs nothing a piece.
 
+use std::ops::Range;
+
 use rand::{Rng, RngExt as _};
 use shoal_core::{Bitfield, PieceIndex};
 
@@ -33,13 +35,14 @@ pub(crate) struct Picker {
     rarity: Vec<u32>,
     /// Agents that have everything.
     whole: u32,
-    /// Idle pieces by rarity, in no order.
-    buckets: Vec<Vec<u32>>,
-    /// Where an idle piece stands in its bucket.
+    /// Idle pieces, the rarest first. Those of one rarity stand together, in no order: they are its *bucket*.
+    order: Vec<u32>,
+    /// Where an idle piece stands in `order`.
     position: Vec<u32>,
+    /// Where the bucket of each rarity ends in `order`, and the next begins.
+    ends: Vec<u32>,
     /// Pieces that are not idle: held, or asked for.
     taken: Bitfield,
-    idle: u32,
 }
 
 impl Picker {
@@ -53,10 +56,10 @@ impl Picker {
         let mut picker = Self {
             rarity: vec![0; length],
             whole: 0,
-            buckets: vec![Vec::new()],
+            order: Vec::with_capacity(length),
             position: vec![0; length],
+            ends: vec![0],
             taken: have.clone(),
-            idle: 0,
         };
         for piece in Bitfield::full(have.len()).difference(have) {
             picker.enter(piece);
@@ -81,14 +84,14 @@ impl Picker {
             Counted::Whole => self.whole -= 1,
             Counted::Pieces => {
                 for piece in pieces.iter() {
-                    self.shift(piece, |rarity| rarity - 1);
+                    self.shift(piece, Shift::Rarer);
                 }
             }
         }
     }
 
     pub(crate) fn count(&mut self, piece: PieceIndex) {
-        self.shift(piece, |rarity| rarity + 1);
+        self.shift(piece, Shift::Commoner);
     }
 
     /// Whether nobody was asked for it, and it is missing.
@@ -96,8 +99,8 @@ impl Picker {
         piece.0 < self.taken.len() && !self.taken.contains(piece)
     }
 
-    pub(crate) fn idle(&self) -> u32 {
-        self.idle
+    pub(crate) fn idle(&self) -> usize {
+        self.order.len()
     }
 
     /// Somebody was asked for it, or it is here. Nothing happens if it was not idle.
@@ -122,11 +125,11 @@ impl Picker {
 
     /// The rarest idle piece out of `have`; random among equals.
     pub(crate) fn pick(&self, have: &Bitfield, among: Among, rng: &mut impl Rng) -> Option<PieceIndex> {
-        if self.idle == 0 || (among == Among::Unspread && self.whole > 0) {
+        if self.order.is_empty() || (among == Among::Unspread && self.whole > 0) {
             return None;
         }
         let rarities = match among {
-            Among::All => self.buckets.len(),
+            Among::All => self.ends.len(),
             Among::Unspread => 1,
         };
         let few = have.difference(&self.taken).take(Self::FEW).count() < Self::FEW;
@@ -151,44 +154,78 @@ impl Picker {
     }
 
     fn walk(&self, have: &Bitfield, rarities: usize, rng: &mut impl Rng) -> Option<PieceIndex> {
-        self.buckets[..rarities].iter().filter(|bucket| !bucket.is_empty()).find_map(|bucket| {
+        let buckets = (0..rarities).map(|rarity| &self.order[self.bucket(rarity)]);
+        buckets.filter(|bucket| !bucket.is_empty()).find_map(|bucket| {
             let (before, after) = bucket.split_at(rng.random_range(0..bucket.len()));
             after.iter().chain(before).map(|&piece| PieceIndex(piece)).find(|&piece| have.contains(piece))
         })
     }
 
-    fn shift(&mut self, piece: PieceIndex, change: impl Fn(u32) -> u32) {
-        let idle = self.is_idle(piece);
-        if idle {
-            self.leave(piece);
+    fn bucket(&self, rarity: usize) -> Range<usize> {
+        let start = rarity.checked_sub(1).map_or(0, |before| self.ends[before]);
+        start as usize..self.ends[rarity] as usize
+    }
+
+    /// An idle piece goes from its bucket to a neighbouring one by a step over the border between them.
+    fn shift(&mut self, piece: PieceIndex, shift: Shift) {
+        let rarity = self.rarity[piece.0 as usize] as usize;
+        match shift {
+            Shift::Commoner => self.rarity[piece.0 as usize] += 1,
+            Shift::Rarer => self.rarity[piece.0 as usize] -= 1,
         }
-        let rarity = &mut self.rarity[piece.0 as usize];
-        *rarity = change(*rarity);
-        if idle {
-            self.enter(piece);
+        if !self.is_idle(piece) {
+            return;
+        }
+        let bucket = self.bucket(rarity);
+        match shift {
+            Shift::Commoner => {
+                self.swap(piece, bucket.end - 1);
+                self.ends[rarity] -= 1;
+                self.reach(rarity + 1);
+            }
+            Shift::Rarer => {
+                self.swap(piece, bucket.start);
+                self.ends[rarity - 1] += 1;
+            }
         }
     }
 
     fn enter(&mut self, piece: PieceIndex) {
         let rarity = self.rarity[piece.0 as usize] as usize;
-        if self.buckets.len() <= rarity {
-            self.buckets.resize_with(rarity + 1, Vec::new);
+        self.reach(rarity);
+        self.position[piece.0 as usize] = place(self.order.len());
+        self.order.push(piece.0);
+        // From the end it goes down bucket by bucket; the first of each makes room at that one's end.
+        for above in (rarity + 1..self.ends.len()).rev() {
+            self.swap(piece, self.bucket(above).start);
+            self.ends[above] += 1;
         }
-        let bucket = &mut self.buckets[rarity];
-        self.position[piece.0 as usize] =
-            u32::try_from(bucket.len()).expect("a bucket holds no more than all pieces, which 32 bits count");
-        bucket.push(piece.0);
-        self.idle += 1;
+        self.ends[rarity] += 1;
     }
 
     fn leave(&mut self, piece: PieceIndex) {
-        let at = self.position[piece.0 as usize] as usize;
-        let bucket = &mut self.buckets[self.rarity[piece.0 as usize] as usize];
-        bucket.swap_remove(at);
-        if let Some(&moved) = bucket.get(at) {
-            self.position[moved as usize] = u32::try_from(at).expect("it was a position before");
+        let rarity = self.rarity[piece.0 as usize] as usize;
+        for above in rarity..self.ends.len() {
+            self.swap(piece, self.ends[above] as usize - 1);
+            self.ends[above] -= 1;
         }
-        self.idle -= 1;
+        self.order.pop();
+    }
+
+    /// Makes sure that there is a bucket of that rarity.
+    fn reach(&mut self, rarity: usize) {
+        while self.ends.len() <= rarity {
+            self.ends.push(place(self.order.len()));
+        }
+    }
+
+    /// Exchanges the places of an idle piece and of the one that stands at `at`.
+    fn swap(&mut self, piece: PieceIndex, at: usize) {
+        let from = self.position[piece.0 as usize] as usize;
+        let other = self.order[at];
+        self.order.swap(from, at);
+        self.position[other as usize] = place(from);
+        self.position[piece.0 as usize] = place(at);
     }
 
     /// The agents that have the piece.
@@ -200,18 +237,28 @@ impl Picker {
     /// Panics unless every idle piece, and no other, stands in the bucket of its rarity.
     #[cfg(test)]
     pub(crate) fn audit(&self) {
-        let mut seen = 0;
-        for (rarity, bucket) in self.buckets.iter().enumerate() {
-            for (at, &piece) in bucket.iter().enumerate() {
+        for rarity in 0..self.ends.len() {
+            for at in self.bucket(rarity) {
+                let piece = self.order[at];
                 assert!(self.is_idle(PieceIndex(piece)));
                 assert_eq!(self.rarity[piece as usize] as usize, rarity);
                 assert_eq!(self.position[piece as usize] as usize, at);
-                seen += 1;
             }
         }
-        assert_eq!(seen, self.idle);
-        assert_eq!(self.idle, self.taken.len() - self.taken.count());
+        assert_eq!(self.ends.last().map_or(0, |&end| end as usize), self.order.len());
+        assert_eq!(self.order.len(), (self.taken.len() - self.taken.count()) as usize);
     }
+}
+
+/// Where a piece's rarity goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Shift {
+    Rarer,
+    Commoner,
+}
+
+fn place(at: usize) -> u32 {
+    u32::try_from(at).expect("there are no more places than pieces, which 32 bits count")
 }
 
 #[cfg(test)]

@@ -45,6 +45,11 @@ impl Readers {
             .find_map(|reader| reader.window.iter().copied().take(ahead.max(1)).find(|&piece| suits(piece)))
     }
 
+    /// What each reader waits for.
+    pub(crate) fn heads(&self) -> impl Iterator<Item = PieceIndex> {
+        self.readers.iter().filter_map(|reader| reader.window.first().copied())
+    }
+
     /// That piece was asked for: the turn goes on from its reader.
     pub(crate) fn served(&mut self, piece: PieceIndex) {
         let count = self.readers.len();

@@ -8,7 +8,7 @@ use std::fmt;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use shoal_core::{Digest, PeerId};
+use shoal_core::{Digest, PeerId, Zone};
 
 use crate::config::Config;
 use crate::engine::Engine;
@@ -42,6 +42,8 @@ pub struct Start {
     pub node: PeerId,
     /// The wall clock at the engine's first moment: milliseconds since 1970.
     pub unix_ms: u64,
+    /// Of [`Engine::new`].
+    pub zone: Zone,
     /// Of [`Engine::new`].
     pub seed: u64,
     /// Of [`Engine::new`].
@@ -175,6 +177,14 @@ impl Line {
     }
 }
 
+impl Start {
+    /// The engine as it was in the beginning.
+    #[must_use]
+    pub fn engine(&self) -> Engine {
+        Engine::new(self.config.clone(), self.zone.clone(), self.seed)
+    }
+}
+
 impl Progress {
     /// One action more.
     pub fn add(&mut self, action: &Action) {
@@ -197,7 +207,7 @@ impl Replay {
     /// The engine as it was in the beginning.
     #[must_use]
     pub fn new(start: &Start) -> Self {
-        Self { engine: Engine::new(start.config.clone(), start.seed), progress: Progress::default() }
+        Self { engine: start.engine(), progress: Progress::default() }
     }
 
     /// What was done until the record's next line, which says that it was `before`.

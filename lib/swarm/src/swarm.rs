@@ -1,15 +1,17 @@
 //! One blob among those who exchange it: what we have, who else is there, and what each of them has.
 //!
-//! Invariant: while the blob is being fetched, each agent's bitfield is counted in the picker exactly once.
+//! Invariant: while the blob is being fetched, the bitfield of each agent of our zone is counted in the picker exactly once.
 
 use std::collections::{BTreeMap, VecDeque};
 
-use shoal_core::{Bitfield, Geometry, PeerId, PieceIndex, Role};
+use shoal_core::{Bitfield, Digest, Geometry, PeerId, PieceIndex, Role};
 
-use crate::event::Moment;
+use crate::event::{Moment, Priority};
 use crate::fetch::{Fetch, Source};
 use crate::finder::Finder;
+use crate::peer::Peer;
 use crate::picker::{Counted, Picker};
+use crate::uploads::Waiting;
 
 #[derive(Debug)]
 pub(crate) struct Swarm {
@@ -19,6 +21,12 @@ pub(crate) struct Swarm {
     /// None for a seed.
     pub(crate) fetch: Option<Box<Fetch>>,
     pub(crate) late: Late,
+    /// How often each piece was sent; grown as far as needed.
+    copies: Vec<u32>,
+    /// Pieces of which the members have not heard.
+    pub(crate) news: Vec<PieceIndex>,
+    /// When they heard of some last.
+    pub(crate) told_at: Option<Moment>,
     /// When somebody asked for a piece last, or the swarm was opened.
     pub(crate) asked_at: Moment,
 }
@@ -27,6 +35,7 @@ pub(crate) struct Swarm {
 #[derive(Debug)]
 pub(crate) struct Member {
     pub(crate) role: Role,
+    pub(crate) is_near: bool,
     /// None until it says so.
     pub(crate) have: Option<Bitfield>,
     /// Whether our `Join` was sent.
@@ -44,12 +53,22 @@ pub(crate) struct Late(VecDeque<(PeerId, PieceIndex)>);
 impl Swarm {
     /// A seed, whole or partial.
     pub(crate) fn new(now: Moment, geometry: Geometry, have: Bitfield) -> Self {
-        Self { geometry, have, members: BTreeMap::new(), fetch: None, late: Late::default(), asked_at: now }
+        Self {
+            geometry,
+            have,
+            members: BTreeMap::new(),
+            fetch: None,
+            late: Late::default(),
+            copies: Vec::new(),
+            news: Vec::new(),
+            told_at: None,
+            asked_at: now,
+        }
     }
 
     /// Begins to fetch what is missing.
-    pub(crate) fn start_fetch(&mut self, now: Moment, finder: Finder) {
-        let mut fetch = Fetch::new(now, &self.have, finder);
+    pub(crate) fn start_fetch(&mut self, now: Moment, finder: Finder, priority: Priority) {
+        let mut fetch = Fetch::new(now, &self.have, finder, priority);
         for member in self.members.values_mut() {
             member.count_in(&mut fetch.picker);
         }
@@ -64,14 +83,34 @@ impl Swarm {
         self.fetch.take()
     }
 
-    /// What a member of that role is, as one to be asked.
-    pub(crate) fn source(&self, role: Role) -> Source {
-        let shared = || self.members.values().any(|member| member.role != Role::Origin);
-        match role {
-            Role::Origin if shared() => Source::SharedOrigin,
-            Role::Origin => Source::Origin,
-            Role::Agent | Role::Tracker => Source::Agent,
+    /// What a peer is, as one to be asked.
+    pub(crate) fn source(&self, peer: &Peer) -> Source {
+        match (peer.role, peer.is_near) {
+            (Role::Agent | Role::Tracker, true) => Source::Near,
+            _ if self.members.values().any(Member::is_near_agent) => Source::Shared,
+            _ => Source::Alone,
         }
+    }
+
+    /// A piece that a peer asks for, if it is here.
+    pub(crate) fn waiting(
+        &self,
+        now: Moment,
+        digest: Digest,
+        piece: PieceIndex,
+        priority: Priority,
+    ) -> Option<Waiting> {
+        let copies = self.copies.get(piece.0 as usize).copied().unwrap_or(0);
+        self.have.contains(piece).then_some(Waiting { digest, piece, priority, copies, since: now })
+    }
+
+    /// A piece is being sent to somebody.
+    pub(crate) fn sent(&mut self, piece: PieceIndex) {
+        let at = piece.0 as usize;
+        if self.copies.len() <= at {
+            self.copies.resize(at + 1, 0);
+        }
+        self.copies[at] = self.copies[at].saturating_add(1);
     }
 
     /// How many bytes a request takes at most.
@@ -79,9 +118,10 @@ impl Swarm {
         self.geometry.length().min(u64::from(self.geometry.piece_length().bytes()))
     }
 
-    pub(crate) fn member(&mut self, now: Moment, peer: PeerId, role: Role) -> &mut Member {
-        self.members.entry(peer).or_insert(Member {
-            role,
+    pub(crate) fn member(&mut self, now: Moment, id: PeerId, peer: &Peer) -> &mut Member {
+        self.members.entry(id).or_insert(Member {
+            role: peer.role,
+            is_near: peer.is_near,
             have: None,
             told: false,
             since: now,
@@ -104,17 +144,25 @@ impl Swarm {
         }
     }
 
-    /// A member says that it has a piece now. Says whether that is news.
-    pub(crate) fn gained(&mut self, peer: &PeerId, piece: PieceIndex) -> bool {
+    /// A member says that it has these pieces now. Says whether there is one among them that is missing here.
+    pub(crate) fn gained(&mut self, peer: &PeerId, pieces: &[PieceIndex]) -> bool {
         if self.members.get(peer).is_some_and(|member| member.have.is_none()) {
             self.heard(peer, Bitfield::empty(self.geometry.piece_count()));
         }
-        let Some(member) = self.members.get_mut(peer) else { return false };
-        let news = member.have.as_mut().is_some_and(|have| have.insert(piece));
-        if let (true, Counted::Pieces, Some(fetch)) = (news, member.counted, &mut self.fetch) {
-            fetch.picker.count(piece);
+        let Some(Member { have: Some(theirs), counted, .. }) = self.members.get_mut(peer) else {
+            return false;
+        };
+        let mut wanted = false;
+        for &piece in pieces {
+            if !theirs.insert(piece) {
+                continue;
+            }
+            wanted |= !self.have.contains(piece);
+            if let (Counted::Pieces, Some(fetch)) = (*counted, &mut self.fetch) {
+                fetch.picker.count(piece);
+            }
         }
-        news
+        wanted && self.fetch.is_some()
     }
 
     pub(crate) fn forget(&mut self, peer: &PeerId) -> Option<Member> {
@@ -132,7 +180,7 @@ impl Swarm {
         fetch.audit(&self.have, config);
         assert!(!self.have.is_full());
         for piece in Bitfield::full(self.have.len()).iter() {
-            let agents = self.members.values().filter(|member| member.role != Role::Origin);
+            let agents = self.members.values().filter(|member| member.is_near_agent());
             let holders =
                 agents.filter(|member| member.have.as_ref().is_some_and(|have| have.contains(piece)));
             assert_eq!(holders.count(), fetch.picker.rarity(piece) as usize, "piece {piece}");
@@ -141,6 +189,11 @@ impl Swarm {
 }
 
 impl Member {
+    /// Whether it is one of those whose pieces are counted: an agent of our zone.
+    pub(crate) fn is_near_agent(&self) -> bool {
+        self.is_near && self.role != Role::Origin
+    }
+
     /// Whether it has something that `ours` lacks.
     pub(crate) fn can_give(&self, ours: &Bitfield) -> bool {
         self.have.as_ref().is_some_and(|have| have.difference(ours).next().is_some())
@@ -153,7 +206,7 @@ impl Member {
 
     fn count_in(&mut self, picker: &mut Picker) {
         self.counted = match &self.have {
-            Some(have) if self.role != Role::Origin => picker.count_all(have),
+            Some(have) if self.is_near_agent() => picker.count_all(have),
             _ => Counted::No,
         };
     }

@@ -1,6 +1,8 @@
-//! What was asked of us: a bounded queue a peer, served round robin, within the upload slots of the node.
+//! What was asked of us: whom to serve next, within the upload slots of the node, and whom to refuse.
 //!
-//! Invariant: a peer is in `turns` exactly once if something of it waits and it has a slot left, else not at all.
+//! Next is what waited too long; then the most urgent; then the piece that was sent least often, so that an origin gives
+//! different pieces to different peers; then the peer that was served longest ago. When more waits than can be sent
+//! soon, the one that would come last is refused, whether it is the new one or an old one.
 //! Which pieces exist and who may have them is not decided here.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -8,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use shoal_core::{Digest, PeerId, PieceIndex};
 
 use crate::config::Config;
+use crate::event::{Moment, Priority};
 
 /// One piece for one peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -17,118 +20,189 @@ pub(crate) struct Upload {
     pub(crate) piece: PieceIndex,
 }
 
+/// A piece that waits to be sent.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Waiting {
+    pub(crate) digest: Digest,
+    pub(crate) piece: PieceIndex,
+    pub(crate) priority: Priority,
+    /// How often it was sent to anybody.
+    pub(crate) copies: u32,
+    pub(crate) since: Moment,
+}
+
 /// What became of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Admission {
     /// It waits, or waited already.
     Queued,
-    /// The peer asks for more than fits in its queue.
+    /// It waits, in the place of another that is refused now.
+    Displaced(Upload),
+    /// More waits than can be sent soon, and nothing of it is less needed.
     Refused,
 }
 
 #[derive(Debug, Default)]
 pub(crate) struct Uploads {
-    waiting: BTreeMap<PeerId, VecDeque<(Digest, PieceIndex)>>,
-    turns: VecDeque<PeerId>,
+    lines: BTreeMap<PeerId, Line>,
     /// Those that were started and not reported as ended; they outlive the connection.
     active: BTreeSet<Upload>,
-    active_per_peer: BTreeMap<PeerId, usize>,
+    /// How many requests wait.
+    waiting: usize,
+    /// Counts the uploads that were started.
+    turn: u64,
 }
 
+/// What one peer asked for.
+#[derive(Debug, Default)]
+struct Line {
+    waiting: VecDeque<Waiting>,
+    active: usize,
+    /// The turn in which it was served last.
+    served: u64,
+}
+
+/// The lower, the sooner.
+type Rank = (bool, Priority, u32, u64, usize);
+
 impl Uploads {
-    pub(crate) fn request(&mut self, upload: Upload, config: &Config) -> Admission {
-        if self.active.contains(&upload) {
+    pub(crate) fn request(
+        &mut self,
+        now: Moment,
+        peer: PeerId,
+        asked: Waiting,
+        config: &Config,
+    ) -> Admission {
+        if self.active.contains(&Upload { peer, digest: asked.digest, piece: asked.piece }) {
             return Admission::Queued;
         }
-        let queue = self.waiting.entry(upload.peer).or_default();
-        if queue.contains(&(upload.digest, upload.piece)) {
+        let line = self.lines.entry(peer).or_default();
+        if line.waiting.iter().any(|other| other.piece == asked.piece && other.digest == asked.digest) {
             return Admission::Queued;
         }
-        if queue.len() >= config.upload_queue_per_peer.max(1) {
+        if line.waiting.len() >= config.upload_queue_per_peer.max(1) {
             return Admission::Refused;
         }
-        queue.push_back((upload.digest, upload.piece));
-        if queue.len() == 1 {
-            self.take_place(upload.peer, config);
+        line.waiting.push_back(asked);
+        self.waiting += 1;
+        if self.waiting <= config.upload_queue.max(1) {
+            return Admission::Queued;
         }
-        Admission::Queued
+        let Some((last, at)) = self.last(now, config) else { return Admission::Queued };
+        let Some(refused) = self.take(&last, at) else { return Admission::Queued };
+        let refused = Upload { peer: last, digest: refused.digest, piece: refused.piece };
+        if refused == (Upload { peer, digest: asked.digest, piece: asked.piece }) {
+            Admission::Refused
+        } else {
+            Admission::Displaced(refused)
+        }
     }
 
     /// The next upload to start, while there is a slot.
-    pub(crate) fn start(&mut self, config: &Config) -> Option<Upload> {
+    pub(crate) fn start(&mut self, now: Moment, config: &Config) -> Option<Upload> {
         if self.active.len() >= config.max_uploads.max(1) {
             return None;
         }
-        let peer = self.turns.pop_front()?;
-        let (digest, piece) = self.waiting.get_mut(&peer)?.pop_front()?;
-        let upload = Upload { peer, digest, piece };
+        let per_peer = config.max_uploads_per_peer.max(1);
+        let lines = self.lines.iter().filter(|(_, line)| line.active < per_peer);
+        let (_, peer, at) = lines.flat_map(|(peer, line)| ranks(now, peer, line, config)).min()?;
+        let next = self.take(&peer, at)?;
+        self.turn += 1;
+        if let Some(line) = self.lines.get_mut(&peer) {
+            line.active += 1;
+            line.served = self.turn;
+        } else {
+            let line = Line { active: 1, served: self.turn, ..Line::default() };
+            self.lines.insert(peer, line);
+        }
+        for other in self.lines.values_mut().flat_map(|line| &mut line.waiting) {
+            if other.piece == next.piece && other.digest == next.digest {
+                other.copies += 1;
+            }
+        }
+        let upload = Upload { peer, digest: next.digest, piece: next.piece };
         self.active.insert(upload);
-        *self.active_per_peer.entry(peer).or_default() += 1;
-        self.take_place(peer, config);
         Some(upload)
     }
 
     /// That upload has ended. Says whether it had been started.
-    pub(crate) fn ended(&mut self, upload: &Upload, config: &Config) -> bool {
+    pub(crate) fn ended(&mut self, upload: &Upload) -> bool {
         if !self.active.remove(upload) {
             return false;
         }
-        let before = self.active_per_peer.remove(&upload.peer).unwrap_or(1);
-        if before > 1 {
-            self.active_per_peer.insert(upload.peer, before - 1);
+        if let Some(line) = self.lines.get_mut(&upload.peer) {
+            line.active -= 1;
         }
-        if before >= config.max_uploads_per_peer.max(1) {
-            self.take_place(upload.peer, config);
-        }
+        self.drop_line_if_empty(&upload.peer);
         true
     }
 
     pub(crate) fn cancel(&mut self, peer: &PeerId, suits: impl Fn(&Digest, PieceIndex) -> bool) {
-        let Some(queue) = self.waiting.get_mut(peer) else { return };
-        queue.retain(|(digest, piece)| !suits(digest, *piece));
-        if queue.is_empty() {
-            self.forget(peer);
-        }
+        let Some(line) = self.lines.get_mut(peer) else { return };
+        let before = line.waiting.len();
+        line.waiting.retain(|waiting| !suits(&waiting.digest, waiting.piece));
+        self.waiting -= before - line.waiting.len();
+        self.drop_line_if_empty(peer);
     }
 
     /// Drops what waits for that peer; what was started goes on until it is reported as ended.
     pub(crate) fn forget(&mut self, peer: &PeerId) {
-        self.waiting.remove(peer);
-        self.turns.retain(|other| other != peer);
+        self.cancel(peer, |_, _| true);
     }
 
     pub(crate) fn forget_blob(&mut self, digest: &Digest) {
-        let peers: Vec<_> = self.waiting.keys().copied().collect();
+        let peers: Vec<_> = self.lines.keys().copied().collect();
         for peer in peers {
             self.cancel(&peer, |other, _| other == digest);
         }
     }
 
     pub(crate) fn concerns(&self, peer: &PeerId) -> bool {
-        self.waiting.contains_key(peer) || self.active_per_peer.contains_key(peer)
+        self.lines.contains_key(peer)
     }
 
-    fn take_place(&mut self, peer: PeerId, config: &Config) {
-        let active = self.active_per_peer.get(&peer).copied().unwrap_or(0);
-        match self.waiting.get(&peer) {
-            Some(queue) if queue.is_empty() => drop(self.waiting.remove(&peer)),
-            Some(_) if active < config.max_uploads_per_peer.max(1) => self.turns.push_back(peer),
-            _ => {}
+    /// Who would be served last.
+    fn last(&self, now: Moment, config: &Config) -> Option<(PeerId, usize)> {
+        let all = self.lines.iter().flat_map(|(peer, line)| ranks(now, peer, line, config));
+        all.max().map(|(_, peer, at)| (peer, at))
+    }
+
+    fn take(&mut self, peer: &PeerId, at: usize) -> Option<Waiting> {
+        let taken = self.lines.get_mut(peer)?.waiting.remove(at)?;
+        self.waiting -= 1;
+        self.drop_line_if_empty(peer);
+        Some(taken)
+    }
+
+    fn drop_line_if_empty(&mut self, peer: &PeerId) {
+        if self.lines.get(peer).is_some_and(|line| line.waiting.is_empty() && line.active == 0) {
+            self.lines.remove(peer);
         }
     }
 
-    /// Panics unless every peer that can be served has its one place in the turns.
+    /// Panics unless the counts are what a recount gives, and no limit is exceeded.
     #[cfg(test)]
     pub(crate) fn audit(&self, config: &Config) {
         assert!(self.active.len() <= config.max_uploads);
-        for (peer, queue) in &self.waiting {
-            assert!(!queue.is_empty() && queue.len() <= config.upload_queue_per_peer);
-            let active = self.active.iter().filter(|upload| upload.peer == *peer).count();
-            assert_eq!(active, self.active_per_peer.get(peer).copied().unwrap_or(0));
-            assert!(active <= config.max_uploads_per_peer);
-            let places = self.turns.iter().filter(|other| *other == peer).count();
-            assert_eq!(places, usize::from(active < config.max_uploads_per_peer));
+        assert_eq!(self.lines.values().map(|line| line.waiting.len()).sum::<usize>(), self.waiting);
+        assert!(self.waiting <= config.upload_queue);
+        for (peer, line) in &self.lines {
+            assert!(!line.waiting.is_empty() || line.active > 0);
+            assert!(line.waiting.len() <= config.upload_queue_per_peer);
+            assert_eq!(self.active.iter().filter(|upload| upload.peer == *peer).count(), line.active);
+            assert!(line.active <= config.max_uploads_per_peer);
         }
-        assert!(self.turns.iter().all(|peer| self.waiting.contains_key(peer)));
     }
+}
+
+fn ranks(
+    now: Moment,
+    peer: &PeerId,
+    line: &Line,
+    config: &Config,
+) -> impl Iterator<Item = (Rank, PeerId, usize)> {
+    line.waiting.iter().enumerate().map(move |(at, waiting)| {
+        let in_time = waiting.since.after(config.upload_patience) > now;
+        ((in_time, waiting.priority, waiting.copies, line.served, at), *peer, at)
+    })
 }

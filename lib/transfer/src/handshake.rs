@@ -202,12 +202,12 @@ mod tests {
 
         async fn answer(&self) -> Result<Introduction, HandshakeError> {
             let mut heard = self.hear().await?;
-            write_frame(&mut heard.output, &Frame::Hello(Hello::new(2))).await.unwrap();
+            write_frame(&mut heard.output, &Frame::Hello(Hello::new(2, &Zone::default()))).await.unwrap();
             Ok(heard)
         }
 
         async fn dial(&self, peer: &PeerAddress) -> Result<Introduction, HandshakeError> {
-            self.greeter.dial(peer, Hello::new(1)).await
+            self.greeter.dial(peer, Hello::new(1, &Zone::default())).await
         }
     }
 

@@ -11,7 +11,7 @@ mod fetches;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-use shoal_core::{Digest, PeerAddress, PeerId};
+use shoal_core::{Digest, PeerAddress, PeerId, Zone};
 use shoal_identity::Identity;
 use shoal_store::{Blob, CommitError, Partial, Store};
 use shoal_swarm::{Event, Message, Moment};
@@ -66,6 +66,13 @@ enum Outcome {
     Abandoned { digest: Digest, fetch: u64 },
 }
 
+/// Who this node is, and where it stands.
+#[derive(Debug)]
+pub(crate) struct Own {
+    pub(crate) identity: Identity,
+    pub(crate) zone: Zone,
+}
+
 /// One node; see the module's head.
 #[derive(Debug)]
 pub(crate) struct Node {
@@ -74,6 +81,7 @@ pub(crate) struct Node {
     greeter: Arc<Greeter>,
     store: Store,
     metrics: Metrics,
+    zone: Zone,
     engine: RecordedEngine,
     epoch: Instant,
     /// What the engine is to hear next.
@@ -97,14 +105,14 @@ impl Node {
     pub(crate) fn new(
         config: Config,
         endpoint: Endpoint,
-        identity: Identity,
+        Own { identity, zone }: Own,
         store: Store,
         metrics: Metrics,
         commands: mpsc::Receiver<Command>,
         stop: CancellationToken,
     ) -> Result<Self, BindError> {
         let own = identity.id();
-        let engine = RecordedEngine::open(config.swarm.clone(), config.record.as_ref(), own)?;
+        let engine = RecordedEngine::open(&config, own, zone.clone())?;
         let (note_sender, notes) = mpsc::channel(config.note_queue.get());
         Ok(Self {
             greeter: Greeter::new(endpoint.clone(), identity, &config),
@@ -112,6 +120,7 @@ impl Node {
             store,
             metrics,
             engine,
+            zone,
             epoch: Instant::now(),
             events: VecDeque::new(),
             addresses: AddressBook::new(own, config.max_known_peers),

@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use shoal_core::{Digest, PeerId, Role};
+use shoal_core::{Digest, PeerId, Role, Zone};
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
@@ -30,6 +30,7 @@ pub(crate) struct Peers {
 pub(crate) struct Established {
     pub(crate) id: ConnectionId,
     pub(crate) role: Role,
+    pub(crate) zone: Zone,
     pub(crate) link: Link,
     pub(crate) messages: mpsc::Sender<Frame>,
     pub(crate) requests: Arc<Requests>,

@@ -10,14 +10,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
-use shoal_core::PeerId;
+use shoal_core::{PeerId, Zone};
 use shoal_swarm::record::{self, End, EndReason, Input, Line, Progress, Start, Step};
 use shoal_swarm::{Action, Engine, Event, EventError, Moment};
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::{TryRecvError, TrySendError};
 use tokio::task::JoinHandle;
 
-use crate::config::RecordConfig;
+use crate::config::{Config, RecordConfig};
 use crate::quic::BindError;
 
 /// An [`Engine`] that is overheard, if the configuration says so.
@@ -55,20 +55,15 @@ struct Writer {
 }
 
 impl RecordedEngine {
-    /// An engine of its own randomness.
-    pub(crate) fn open(
-        config: shoal_swarm::Config,
-        record: Option<&RecordConfig>,
-        node: PeerId,
-    ) -> Result<Self, BindError> {
-        let seed = rand::random();
-        let recorder = record
-            .map(|record| {
-                Recorder::open(record, &start(config.clone(), seed, node))
-                    .map_err(|source| BindError::Record { file: record.file.clone(), source })
-            })
-            .transpose()?;
-        Ok(Self { engine: Engine::new(config, seed), recorder })
+    /// An engine of its own randomness, for the node of that name and zone.
+    pub(crate) fn open(config: &Config, node: PeerId, zone: Zone) -> Result<Self, BindError> {
+        let start = start(config.swarm.clone(), node, zone);
+        let open = |record: &RecordConfig| {
+            Recorder::open(record, &start)
+                .map_err(|source| BindError::Record { file: record.file.clone(), source })
+        };
+        let recorder = config.record.as_ref().map(open).transpose()?;
+        Ok(Self { engine: start.engine(), recorder })
     }
 
     pub(crate) fn handle(&mut self, now: Moment, event: Event) -> Result<(), EventError> {
@@ -203,14 +198,15 @@ impl Writer {
     }
 }
 
-fn start(config: shoal_swarm::Config, seed: u64, node: PeerId) -> Start {
+fn start(config: shoal_swarm::Config, node: PeerId, zone: Zone) -> Start {
     let unix_ms = SystemTime::UNIX_EPOCH.elapsed().map_or(0, |elapsed| elapsed.as_millis());
     Start {
         record: record::VERSION,
         software: concat!("shoal/", env!("CARGO_PKG_VERSION")).to_owned(),
         node,
         unix_ms: u64::try_from(unix_ms).unwrap_or(u64::MAX),
-        seed,
+        zone,
+        seed: rand::random(),
         config,
     }
 }
@@ -239,13 +235,12 @@ mod tests {
     #[tokio::test]
     async fn a_record_that_falls_behind_ends_and_says_so() {
         let folder = tempfile::tempdir().unwrap();
-        let config = RecordConfig {
-            file: folder.path().join("record"),
-            max_size: ByteSize::gib(1),
-            queue: NonZeroUsize::MIN,
-        };
+        let file = folder.path().join("record");
+        let record =
+            RecordConfig { file: file.clone(), max_size: ByteSize::gib(1), queue: NonZeroUsize::MIN };
+        let config = Config { record: Some(record), ..Config::default() };
         let peer = PeerId::from_public_key([1; 32]);
-        let mut engine = RecordedEngine::open(shoal_swarm::Config::default(), Some(&config), peer).unwrap();
+        let mut engine = RecordedEngine::open(&config, peer, Zone::default()).unwrap();
         // As fast as can be: sooner or later the writer is busy.
         while engine.recorder.as_ref().is_some_and(|recorder| recorder.queue.is_some()) {
             engine.handle(Moment::default(), Event::Disconnected { peer }).unwrap();
@@ -253,7 +248,7 @@ mod tests {
         engine.handle(Moment::default(), Event::Disconnected { peer }).unwrap();
         engine.end().await;
 
-        let text = std::fs::read_to_string(&config.file).unwrap();
+        let text = std::fs::read_to_string(&file).unwrap();
         let last = Line::decode(text.lines().last().unwrap()).unwrap();
         assert!(matches!(last, Line::End(End { reason: EndReason::Overrun, .. })), "{last:?}");
     }

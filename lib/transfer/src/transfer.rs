@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use shoal_core::{Digest, PeerAddress, Role};
+use shoal_core::{Digest, PeerAddress, Role, Zone};
 use shoal_identity::Identity;
 use shoal_store::{Partial, Store};
 use tokio::sync::{mpsc, oneshot};
@@ -14,7 +14,7 @@ use tokio_util::task::TaskTracker;
 use crate::config::Config;
 use crate::fetch::{Fetch, FetchError};
 use crate::metrics::Metrics;
-use crate::node::{Command, Node};
+use crate::node::{Command, Node, Own};
 use crate::quic::{BindError, Endpoint};
 
 /// A node's place in all swarms: one engine, one QUIC endpoint. Cheap to clone handle to the task that owns the engine.
@@ -42,11 +42,12 @@ pub struct Stats {
 }
 
 impl Transfer {
-    /// Binds the peer port and starts the node's task. Metrics go to `registry`.
+    /// Binds the peer port of a node of that zone and starts its task. Metrics go to `registry`.
     #[allow(clippy::unused_async, reason = "the sockets and the task need a runtime to be entered")]
     pub async fn bind(
         config: Config,
         identity: Identity,
+        zone: Zone,
         store: Store,
         registry: &prometheus::Registry,
     ) -> Result<Self, BindError> {
@@ -55,7 +56,8 @@ impl Transfer {
         let (commands, queue) = mpsc::channel(config.command_queue.get());
         let (local_address, stop, task) =
             (endpoint.local_address(), CancellationToken::new(), TaskTracker::new());
-        let node = Node::new(config, endpoint, identity, store, metrics.clone(), queue, stop.clone())?;
+        let own = Own { identity, zone };
+        let node = Node::new(config, endpoint, own, store, metrics.clone(), queue, stop.clone())?;
         task.spawn(Box::pin(node.run()));
         task.close();
         Ok(Self { commands, local_address, metrics, last_fetch: Arc::default(), stop, task })

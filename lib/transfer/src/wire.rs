@@ -8,11 +8,11 @@
 //!
 //! | type | name    | payload                                                 | at most    |
 //! |------|---------|---------------------------------------------------------|------------|
-//! | 0x01 | Hello   | `[version u16][moment u64][n u8][software: n bytes]`, … | 1,024      |
+//! | 0x01 | Hello   | `[version u16][moment u64][n u8][software][m u8][zone]`… | 1,024     |
 //! | 0x02 | Join    | `[digest][pieces u32][bitfield: ⌈pieces / 8⌉ bytes]`    | 8,261      |
 //! | 0x03 | Absent  | `[digest]`                                              | 65         |
-//! | 0x04 | Have    | `[digest][piece u32]`                                   | 69         |
-//! | 0x05 | Request | `[digest][piece u32]`                                   | 69         |
+//! | 0x04 | Have    | `[digest][n u16][piece u32] * n`, n from 1 to 256       | 1,091      |
+//! | 0x05 | Request | `[digest][piece u32][priority u8]`                      | 70         |
 //! | 0x06 | Cancel  | `[digest][piece u32]`                                   | 69         |
 //! | 0x07 | Reject  | `[digest][piece u32]`                                   | 69         |
 //! | 0x08 | –       | reserved: metainfo request                              |            |
@@ -22,7 +22,7 @@
 //! The side that dialled sends Hello first; the connection is established when the other answers with its own.
 //! Nothing else is sent before. After it, messages (0x02 to 0x07) go both ways in any number. A payload is
 //! consumed exactly; only Hello may carry more than is known here, for later versions. Bits of a bitfield
-//! beyond the last piece are 0; bit 0 of byte 0 is piece 0.
+//! beyond the last piece are 0; bit 0 of byte 0 is piece 0. A priority is 0 for a reader, 1 for prefetch, 2 for repair.
 //!
 //! A Piece frame is followed by `length` raw bytes. Over QUIC each piece has a unidirectional stream of its
 //! own that starts with the Piece frame, so that no piece waits for another or delays a message.
@@ -31,8 +31,8 @@ use bytes::{Buf, BufMut, BytesMut};
 use shoal_core::bitfield::BitfieldError;
 use shoal_core::codec::{Decoder, EndOfInput};
 use shoal_core::metainfo::{put_digest, take_digest};
-use shoal_core::{Bitfield, Digest, Geometry, MetainfoError, PieceIndex};
-use shoal_swarm::Message;
+use shoal_core::{Bitfield, Digest, Geometry, MetainfoError, PieceIndex, Zone};
+use shoal_swarm::{Message, Priority};
 
 /// What both sides must speak, negotiated by TLS (RFC 7301).
 pub const ALPN: &[u8] = b"shoal/1";
@@ -61,6 +61,8 @@ pub struct Hello {
     pub version: u16,
     /// Grows with each Hello that a node makes, across its restarts: tells an old connection from a new one.
     pub moment: u64,
+    /// Where the sender stands.
+    pub zone: Zone,
     software: String,
 }
 
@@ -121,7 +123,13 @@ pub enum WireError {
     /// A Join whose bitfield is none.
     #[error("Join has no valid bitfield")]
     Bitfield(#[from] BitfieldError),
-    /// A Hello of version 0, or whose software is no text.
+    /// A Have of no piece, or of more than any engine tells at once.
+    #[error("Have of {0} pieces: from 1 to {max} are allowed", max = Message::MAX_NEWS)]
+    News(usize),
+    /// A Request with a priority that there is not.
+    #[error("Request of priority {0}: 0, 1 and 2 are known")]
+    Priority(u8),
+    /// A Hello of version 0, or whose software or zone is no text.
     #[error("Hello is not valid")]
     Hello,
     /// A good frame in a place where it has no meaning.
@@ -207,12 +215,21 @@ impl Frame {
                 out.put_slice(&have.to_bytes());
             }
             Self::Message(Message::Absent { digest }) => put_digest(out, digest),
-            Self::Message(
-                Message::Have { digest, piece }
-                | Message::Request { digest, piece }
-                | Message::Cancel { digest, piece }
-                | Message::Reject { digest, piece },
-            ) => {
+            Self::Message(Message::Have { digest, pieces }) => {
+                put_digest(out, digest);
+                out.put_u16(u16::try_from(pieces.len()).expect("at most MAX_NEWS"));
+                pieces.iter().for_each(|piece| out.put_u32(piece.0));
+            }
+            Self::Message(Message::Request { digest, piece, priority }) => {
+                put_digest(out, digest);
+                out.put_u32(piece.0);
+                out.put_u8(match priority {
+                    Priority::Reader => 0,
+                    Priority::Prefetch => 1,
+                    Priority::Repair => 2,
+                });
+            }
+            Self::Message(Message::Cancel { digest, piece } | Message::Reject { digest, piece }) => {
                 put_digest(out, digest);
                 out.put_u32(piece.0);
             }
@@ -228,11 +245,20 @@ impl Frame {
 impl Hello {
     /// No name of a software is longer, in bytes; one byte carries its length.
     const MAX_SOFTWARE_LENGTH: usize = 64;
+    /// No name of a zone that is sent is longer, in bytes; of a longer one the beginning is sent.
+    const MAX_ZONE_LENGTH: usize = 128;
 
     /// The greeting of this program.
     #[must_use]
-    pub fn new(moment: u64) -> Self {
-        Self { version: VERSION, moment, software: concat!("shoal/", env!("CARGO_PKG_VERSION")).to_owned() }
+    pub fn new(moment: u64, zone: &Zone) -> Self {
+        let mut zone = zone.clone();
+        zone.0.truncate(zone.0.floor_char_boundary(Self::MAX_ZONE_LENGTH));
+        Self {
+            version: VERSION,
+            moment,
+            zone,
+            software: concat!("shoal/", env!("CARGO_PKG_VERSION")).to_owned(),
+        }
     }
 
     /// Name and version of the sender's program, for the log.
@@ -246,6 +272,8 @@ impl Hello {
         out.put_u64(self.moment);
         out.put_u8(u8::try_from(self.software.len()).expect("checked wherever a Hello is made"));
         out.put_slice(self.software.as_bytes());
+        out.put_u8(u8::try_from(self.zone.0.len()).expect("checked wherever a Hello is made"));
+        out.put_slice(self.zone.0.as_bytes());
     }
 }
 
@@ -271,7 +299,9 @@ impl Kind {
             Self::Hello => 1024,
             Self::Join => MAX_DIGEST_LENGTH + 4 + (Geometry::MAX_PIECES as usize).div_ceil(8),
             Self::Absent => MAX_DIGEST_LENGTH,
-            Self::Have | Self::Request | Self::Cancel | Self::Reject => MAX_DIGEST_LENGTH + 4,
+            Self::Have => MAX_DIGEST_LENGTH + 2 + 4 * Message::MAX_NEWS,
+            Self::Request => MAX_DIGEST_LENGTH + 5,
+            Self::Cancel | Self::Reject => MAX_DIGEST_LENGTH + 4,
             Self::Piece => MAX_DIGEST_LENGTH + 8,
         }
     }
@@ -300,13 +330,37 @@ impl Payload {
     fn hello(&mut self) -> Result<Hello, WireError> {
         let version = self.take(Decoder::u16)?;
         let moment = self.take(Decoder::u64)?;
-        let length = usize::from(self.take(Decoder::u8)?);
-        let software = self.take(|input| input.bytes(length))?;
-        if version == 0 || length > Hello::MAX_SOFTWARE_LENGTH {
+        let software = self.text(Hello::MAX_SOFTWARE_LENGTH)?;
+        if version == 0 {
             return Err(WireError::Hello);
         }
-        let software = std::str::from_utf8(&software).map_err(|_| WireError::Hello)?.to_owned();
-        Ok(Hello { version, moment, software })
+        let zone = Zone(self.text(Hello::MAX_ZONE_LENGTH)?);
+        Ok(Hello { version, moment, zone, software })
+    }
+
+    /// A short text behind its length.
+    fn text(&mut self, limit: usize) -> Result<String, WireError> {
+        let length = usize::from(self.take(Decoder::u8)?);
+        let text = self.take(|input| input.bytes(length))?;
+        let text = std::str::from_utf8(&text).ok().filter(|text| text.len() <= limit);
+        text.map(str::to_owned).ok_or(WireError::Hello)
+    }
+
+    fn news(&mut self) -> Result<Vec<PieceIndex>, WireError> {
+        let count = usize::from(self.take(Decoder::u16)?);
+        if !(1..=Message::MAX_NEWS).contains(&count) {
+            return Err(WireError::News(count));
+        }
+        (0..count).map(|_| self.piece()).collect()
+    }
+
+    fn priority(&mut self) -> Result<Priority, WireError> {
+        match self.take(Decoder::u8)? {
+            0 => Ok(Priority::Reader),
+            1 => Ok(Priority::Prefetch),
+            2 => Ok(Priority::Repair),
+            other => Err(WireError::Priority(other)),
+        }
     }
 
     fn piece_header(&mut self) -> Result<PieceHeader, WireError> {
@@ -319,8 +373,8 @@ impl Payload {
         Ok(match self.kind {
             Kind::Join => Message::Join { digest, have: self.bitfield()? },
             Kind::Absent => Message::Absent { digest },
-            Kind::Have => Message::Have { digest, piece: self.piece()? },
-            Kind::Request => Message::Request { digest, piece: self.piece()? },
+            Kind::Have => Message::Have { digest, pieces: self.news()? },
+            Kind::Request => Message::Request { digest, piece: self.piece()?, priority: self.priority()? },
             Kind::Cancel => Message::Cancel { digest, piece: self.piece()? },
             Kind::Reject => Message::Reject { digest, piece: self.piece()? },
             Kind::Hello | Kind::Piece => return Err(WireError::OutOfPlace(self.kind)),
@@ -379,17 +433,25 @@ mod tests {
         })
     }
 
+    fn priority() -> impl Strategy<Value = Priority> {
+        prop_oneof![Just(Priority::Reader), Just(Priority::Prefetch), Just(Priority::Repair)]
+    }
+
     fn frame() -> impl Strategy<Value = Frame> {
         let piece = || any::<u32>().prop_map(PieceIndex);
         prop_oneof![
-            (1..u16::MAX, any::<u64>(), "[a-z/.0-9]{0,64}").prop_map(|(version, moment, software)| {
-                Frame::Hello(Hello { version, moment, software })
-            }),
+            (1..u16::MAX, any::<u64>(), "[a-z/.0-9]{0,64}", "[a-zü]{0,64}").prop_map(
+                |(version, moment, software, zone)| {
+                    Frame::Hello(Hello { version, moment, zone: Zone(zone), software })
+                }
+            ),
             (digest(), bitfield()).prop_map(|(digest, have)| Frame::Message(Message::Join { digest, have })),
             digest().prop_map(|digest| Frame::Message(Message::Absent { digest })),
-            (digest(), piece()).prop_map(|(digest, piece)| Frame::Message(Message::Have { digest, piece })),
-            (digest(), piece())
-                .prop_map(|(digest, piece)| Frame::Message(Message::Request { digest, piece })),
+            (digest(), prop::collection::vec(piece(), 1..=Message::MAX_NEWS))
+                .prop_map(|(digest, pieces)| Frame::Message(Message::Have { digest, pieces })),
+            (digest(), piece(), priority()).prop_map(|(digest, piece, priority)| {
+                Frame::Message(Message::Request { digest, piece, priority })
+            }),
             (digest(), piece()).prop_map(|(digest, piece)| Frame::Message(Message::Cancel { digest, piece })),
             (digest(), piece()).prop_map(|(digest, piece)| Frame::Message(Message::Reject { digest, piece })),
             (digest(), piece(), any::<u32>()).prop_map(|(digest, piece, length)| Frame::Piece(PieceHeader {
@@ -466,12 +528,29 @@ mod tests {
     #[test]
     fn stray_bytes_are_refused_but_a_longer_hello_is_read() {
         let absent = Frame::Message(Message::Absent { digest: Digest::sha256(b"") });
-        for (frame, fine) in [(absent, false), (Frame::Hello(Hello::new(7)), true)] {
+        for (frame, fine) in [(absent, false), (Frame::Hello(Hello::new(7, &Zone::default())), true)] {
             let mut bytes = encoded(&frame);
             bytes.put_u8(0);
             bytes[4] += 1;
             assert_eq!(Frame::decode(&mut bytes).is_ok(), fine, "{frame:?}");
         }
+    }
+
+    #[test]
+    fn news_of_nothing_and_unknown_priorities_are_refused() {
+        let digest = Digest::sha256(b"");
+        let none = Frame::Message(Message::Have { digest, pieces: Vec::new() });
+        assert_eq!(Frame::decode(&mut encoded(&none)), Err(WireError::News(0)));
+        let request = Message::Request { digest, piece: PieceIndex(1), priority: Priority::Repair };
+        let mut bytes = encoded(&Frame::Message(request));
+        *bytes.last_mut().unwrap() = 3;
+        assert_eq!(Frame::decode(&mut bytes), Err(WireError::Priority(3)));
+    }
+
+    #[test]
+    fn of_a_long_zone_the_beginning_is_sent() {
+        let hello = Hello::new(7, &Zone("ü".repeat(100)));
+        assert_eq!(hello.zone, Zone("ü".repeat(64)));
     }
 
     #[test]

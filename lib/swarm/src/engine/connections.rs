@@ -1,6 +1,6 @@
 //! Connections: made, lost, refused, idle. A clean close is no offence: the peer is tried again after a pause.
 
-use shoal_core::{Digest, PeerId, Role};
+use shoal_core::{Digest, PeerId, Role, Zone};
 
 use super::Engine;
 use crate::event::{Action, DisconnectReason, EventError, Message};
@@ -9,7 +9,7 @@ use crate::timers::Timer;
 
 impl Engine {
     /// An error if there is a connection already. A banned peer is refused.
-    pub(super) fn connected(&mut self, id: PeerId, role: Role) -> Result<(), EventError> {
+    pub(super) fn connected(&mut self, id: PeerId, role: Role, zone: &Zone) -> Result<(), EventError> {
         if self.peers.contains_key(&id) {
             return Err(EventError("a peer that is connected was connected again"));
         }
@@ -17,7 +17,7 @@ impl Engine {
         if self.bans.contains(self.now, &id) {
             self.act(Action::Disconnect { peer: id, reason: DisconnectReason::Corrupt });
         } else if dialled || self.has_connection_left() || self.evict_idle() {
-            self.accept(id, role);
+            self.accept(id, role, zone);
         } else {
             self.act(Action::Disconnect { peer: id, reason: DisconnectReason::Replaced });
         }
@@ -25,8 +25,8 @@ impl Engine {
         Ok(())
     }
 
-    fn accept(&mut self, id: PeerId, role: Role) {
-        self.peers.insert(id, Peer::new(self.now, role, &self.config));
+    fn accept(&mut self, id: PeerId, role: Role, zone: &Zone) {
+        self.peers.insert(id, Peer::new(self.now, role, *zone == self.zone, &self.config));
         self.timers.ring_by(self.now, Timer::Peer(id), self.now.after(self.config.idle_timeout));
         let wanted_by = |digest: &&Digest| {
             let fetch = self.swarms.get(digest).and_then(|swarm| swarm.fetch.as_ref());
@@ -120,13 +120,13 @@ impl Engine {
         for digest in peer.swarms {
             self.lost_a_peer(&digest);
         }
-        self.feed_held_back();
+        self.fill();
     }
 
     /// A connection's timer rang: requests are overdue, a pause is over, or it may be idle.
     pub(super) fn review_peer(&mut self, id: &PeerId) {
         self.give_up_overdue(id);
-        self.feed(id);
+        self.look_at(id);
         if self.is_idle(id) {
             self.disconnect(id, DisconnectReason::Idle);
         }
@@ -158,7 +158,7 @@ impl Engine {
             return;
         }
         let have = swarm.have.clone();
-        let member = swarm.member(self.now, id, peer.role);
+        let member = swarm.member(self.now, id, peer);
         if member.told {
             return;
         }

@@ -8,7 +8,7 @@ use std::ops::Range;
 use shoal_core::{Bitfield, Digest, Geometry, PeerId, PieceIndex};
 
 use super::Engine;
-use crate::event::{Action, Candidate, EventError, Message};
+use crate::event::{Action, Candidate, EventError, Message, Priority};
 use crate::fetch::Fetch;
 use crate::finder::Finder;
 use crate::readers::Readers;
@@ -32,6 +32,7 @@ impl Engine {
         geometry: Geometry,
         have: Bitfield,
         candidates: Vec<Candidate>,
+        priority: Priority,
     ) -> Result<(), EventError> {
         if self.fetching.contains(&digest) {
             return Err(EventError("a fetch of a blob that is being fetched"));
@@ -41,14 +42,13 @@ impl Engine {
             return Err(EventError("a fetch whose bitfield or geometry is not that of the blob"));
         }
         let gained = self.open(digest, geometry, have);
-        self.tell_all(&digest, &gained);
+        self.note_news(&digest, gained);
         let Some(swarm) = self.swarms.get_mut(&digest) else { return Ok(()) };
         if swarm.have.is_full() {
             self.act(Action::Complete { digest });
         } else {
-            swarm.start_fetch(self.now, Finder::new(self.now, candidates, &self.config));
+            swarm.start_fetch(self.now, Finder::new(self.now, candidates, &self.config), priority);
             self.fetching.insert(digest);
-            self.feed_swarm(&digest);
             self.review_swarm(&digest);
         }
         self.admit_waiting(digest);
@@ -118,6 +118,7 @@ impl Engine {
         let Some(swarm) = self.swarms.remove(digest) else { return };
         self.fetching.remove(digest);
         self.timers.clear(Timer::Swarm(*digest));
+        self.timers.clear(Timer::News(*digest));
         self.uploads.forget_blob(digest);
         for (piece, asked) in swarm.fetch.iter().flat_map(|fetch| &fetch.asked) {
             for peer in &asked.peers {
@@ -132,7 +133,7 @@ impl Engine {
                 self.send(peer, Message::Absent { digest: *digest });
             }
         }
-        self.feed_held_back();
+        self.fill();
     }
 
     /// All pieces are here: from now on the swarm is a seed.
@@ -141,8 +142,10 @@ impl Engine {
         swarm.end_fetch();
         swarm.asked_at = self.now;
         self.fetching.remove(&digest);
+        self.tell_news(&digest);
         self.act(Action::Complete { digest });
         self.timers.clear(Timer::Swarm(digest));
+        self.timers.clear(Timer::News(digest));
         self.timers.ring_by(self.now, Timer::Swarm(digest), self.now.after(self.config.seed_idle_timeout));
     }
 
@@ -169,7 +172,7 @@ impl Engine {
         let Some(swarm) = self.swarms.get_mut(&digest) else { return };
         if swarm.members.contains_key(&id) {
             swarm.heard(&id, have);
-            self.feed(&id);
+            self.look_at(&id);
         } else {
             self.send(id, Message::Absent { digest });
         }
@@ -216,30 +219,46 @@ impl Engine {
             self.put_back(id, digest, piece);
         }
         self.lost_a_peer(digest);
-        self.feed_held_back();
     }
 
-    /// A peer has one more piece. A piece that does not exist is a violation; a swarm that is not open is none.
-    pub(super) fn gained(&mut self, id: PeerId, digest: Digest, piece: PieceIndex) {
-        if self.is_out_of_range(&digest, piece) {
+    /// A peer has more pieces. A piece that does not exist is a violation; a swarm that is not open is none.
+    pub(super) fn gained(&mut self, id: PeerId, digest: Digest, pieces: &[PieceIndex]) {
+        let Some(swarm) = self.swarms.get_mut(&digest) else { return };
+        if pieces.iter().any(|piece| piece.0 >= swarm.geometry.piece_count()) {
             return self.violated(&id);
         }
-        let Some(swarm) = self.swarms.get_mut(&digest) else { return };
-        let news = swarm.gained(&id, piece);
-        if news && swarm.fetch.is_some() && !swarm.have.contains(piece) {
-            self.feed(&id);
+        if swarm.gained(&id, pieces) {
+            self.look_at(&id);
         }
     }
 
-    /// Tells every member that we have these pieces now, unless it has them itself.
-    pub(super) fn tell_all(&mut self, digest: &Digest, pieces: &[PieceIndex]) {
-        let Some(swarm) = self.swarms.get(digest) else { return };
-        for &piece in pieces {
-            for (&peer, member) in swarm.members.iter().filter(|(_, member)| member.told) {
-                if !member.have.as_ref().is_some_and(|have| have.contains(piece)) {
-                    let message = Message::Have { digest: *digest, piece };
-                    self.actions.push_back(Action::Send { peer, message });
-                }
+    /// The members of a swarm are to hear of a piece: at once, or together with others.
+    pub(super) fn note_news(&mut self, digest: &Digest, pieces: impl IntoIterator<Item = PieceIndex>) {
+        let Some(swarm) = self.swarms.get_mut(digest) else { return };
+        swarm.news.extend(pieces);
+        let due = swarm.told_at.map_or(self.now, |told| told.after(self.config.news_interval));
+        if due <= self.now || swarm.news.len() >= Message::MAX_NEWS {
+            self.tell_news(digest);
+        } else {
+            self.timers.ring_by(self.now, Timer::News(*digest), due);
+        }
+    }
+
+    /// Tells every member what is new here and it does not have itself.
+    pub(super) fn tell_news(&mut self, digest: &Digest) {
+        let Some(swarm) = self.swarms.get_mut(digest) else { return };
+        let news = std::mem::take(&mut swarm.news);
+        if news.is_empty() {
+            return;
+        }
+        swarm.told_at = Some(self.now);
+        for (&peer, member) in swarm.members.iter().filter(|(_, member)| member.told) {
+            let lacks =
+                |piece: &&PieceIndex| !member.have.as_ref().is_some_and(|have| have.contains(**piece));
+            let lacking: Vec<_> = news.iter().filter(lacks).copied().collect();
+            for pieces in lacking.chunks(Message::MAX_NEWS) {
+                let message = Message::Have { digest: *digest, pieces: pieces.to_vec() };
+                self.actions.push_back(Action::Send { peer, message });
             }
         }
     }

@@ -1,105 +1,136 @@
 //! Asking for pieces, within the budgets of the peer and of the node, and what becomes of a request.
 
+use std::time::Duration;
+
 use rand::RngExt as _;
 use shoal_core::{Digest, PeerId, PieceIndex, Role};
 
-use super::{Engine, InFlight};
-use crate::config::Config;
-use crate::event::{Action, DisconnectReason, EventError, Message, PieceOutcome};
-use crate::fetch::{Choice, Purpose};
+use super::Engine;
+use crate::event::{Action, DisconnectReason, EventError, Message, PieceOutcome, Priority};
+use crate::fetch::{Choice, Need, Purpose};
 use crate::peer::{Ask, after_last};
+use crate::swarm::Swarm;
 use crate::timers::Timer;
 
-impl InFlight {
-    fn has_room(&self, bytes: u64, config: &Config) -> bool {
-        self.requests == 0
-            || (self.requests < config.max_requests && self.bytes + bytes <= config.max_bytes_in_flight)
-    }
-
-    /// Whether not even the shortest piece may be asked for.
-    fn is_full(&self, config: &Config) -> bool {
-        self.requests > 0
-            && (self.requests >= config.max_requests || self.bytes >= config.max_bytes_in_flight)
-    }
-
-    fn add(&mut self, ask: &Ask) {
-        self.requests += 1;
-        self.bytes += u64::from(ask.bytes);
-    }
-
-    pub(super) fn give_back(&mut self, ask: &Ask) {
-        self.requests -= 1;
-        self.bytes -= u64::from(ask.bytes);
-    }
-}
-
 impl Engine {
-    /// Asks a peer for as much as its slots and the budget allow.
-    pub(super) fn feed(&mut self, id: &PeerId) {
-        while self.feed_once(id) {}
-    }
-
-    /// Asks the peers of a swarm in turn for one piece each, agents first, until nobody can be asked for more.
-    pub(super) fn feed_swarm(&mut self, digest: &Digest) {
-        let Some(swarm) = self.swarms.get(digest).filter(|swarm| swarm.fetch.is_some()) else { return };
-        let (origins, agents): (Vec<_>, Vec<_>) =
-            swarm.members.iter().partition(|(_, member)| member.role == Role::Origin);
-        let ids = |group: Vec<(&PeerId, _)>| group.into_iter().map(|(&id, _)| id).collect::<Vec<_>>();
-        for mut group in [ids(agents), ids(origins)] {
-            // A place in the order of names is no merit: somebody else is first each time.
-            let first = self.rng.random_range(0..group.len().max(1));
-            group.rotate_left(first);
-            while !group.is_empty() {
-                group.retain(|id| self.feed_once(id));
-            }
+    /// A peer may have something that it had not: asks it, and others, for as much as the budget allows.
+    pub(super) fn look_at(&mut self, id: &PeerId) {
+        if let Some(peer) = self.peers.get_mut(id) {
+            peer.is_dry = false;
         }
+        self.fill();
     }
 
-    /// If the budget held somebody back and has room again: asks all peers in turn until it has none.
-    pub(super) fn feed_held_back(&mut self) {
-        if !self.in_flight.held_back || self.in_flight.is_full(&self.config) {
+    /// Any peer may.
+    pub(super) fn look_at_all(&mut self) {
+        self.peers.values_mut().for_each(|peer| peer.is_dry = false);
+        self.fill();
+    }
+
+    /// Asks for pieces until the budget is used or nobody has anything that is wanted: near agents for all they have,
+    /// origins and far agents for what nobody near has; and these for anything where near agents are too slow or too few.
+    pub(super) fn fill(&mut self) {
+        if self.in_flight.requests >= self.config.max_requests.max(1) {
             return;
         }
-        self.in_flight.held_back = false;
-        for _ in 0..self.peers.len() {
-            let Some(id) = self.next_to_feed() else { return };
-            self.feed(&id);
-            if self.in_flight.held_back {
-                return;
+        let Some(bytes) = self.least_piece() else { return };
+        while self.in_flight.has_room(bytes, &self.config)
+            && let Some(id) = self.next_to_ask(bytes)
+        {
+            if !self.ask_for_next(&id, Need::Usual)
+                && let Some(peer) = self.peers.get_mut(&id)
+            {
+                peer.is_dry = true;
             }
+        }
+        self.fill_from_afar(bytes);
+    }
+
+    /// Asks origins and far agents for what near agents have too: while too little is under way, or where one of them
+    /// would bring a piece in a fraction of the time.
+    fn fill_from_afar(&mut self, bytes: u64) {
+        let near_wait = self.near_wait(bytes);
+        let scarce = self.peers.iter().filter(|(_, peer)| {
+            (peer.role == Role::Origin || !peer.is_near) && peer.has_room(self.now, bytes, &self.config)
+        });
+        let mut scarce: Vec<_> = scarce.map(|(&id, _)| id).collect();
+        // A place in the order of names is no merit: somebody else is first each time.
+        let first = self.rng.random_range(0..scarce.len().max(1));
+        scarce.rotate_left(first);
+        while !scarce.is_empty() {
+            scarce.retain(|id| self.is_worth_it(id, bytes, near_wait) && self.ask_for_next(id, Need::Hungry));
         }
     }
 
-    fn next_to_feed(&mut self) -> Option<PeerId> {
-        use std::ops::Bound::{Excluded, Unbounded};
-        let behind = self.fed_last.map_or(Unbounded, Excluded);
-        let next = self.peers.range((behind, Unbounded)).next().or_else(|| self.peers.iter().next());
-        self.fed_last = next.map(|(&id, _)| id);
-        self.fed_last
+    fn is_worth_it(&self, id: &PeerId, bytes: u64, near_wait: Duration) -> bool {
+        // One whose pace is not known is taken for no quicker than what is called late elsewhere.
+        let wait = self.peers.get(id).map_or(Duration::MAX, |peer| peer.wait(bytes));
+        let wait = if wait.is_zero() { self.config.endgame_delay } else { wait };
+        self.in_flight.is_hungry(bytes, &self.config)
+            || (self.in_flight.has_room(bytes, &self.config)
+                && wait.saturating_mul(self.config.far_advantage) < near_wait)
     }
 
-    fn feed_once(&mut self, id: &PeerId) -> bool {
-        let Some((digest, piece, purpose)) = self.choose(id) else { return false };
+    /// How long the near agent that is soonest free would take for one more piece; no time if that is not known.
+    fn near_wait(&self, bytes: u64) -> Duration {
+        let near = self.peers.values().filter(|peer| peer.is_near && peer.role != Role::Origin);
+        let busy = near.filter(|peer| !peer.asked.is_empty()).map(|peer| peer.wait(bytes));
+        busy.filter(|wait| *wait < Duration::MAX).min().unwrap_or_default()
+    }
+
+    /// The shortest of the pieces of what is fetched, each swarm's longest taken.
+    fn least_piece(&self) -> Option<u64> {
+        let fetched = self.fetching.iter().filter_map(|digest| self.swarms.get(digest));
+        fetched.map(Swarm::largest_piece).min()
+    }
+
+    /// Of those that may have something, the one that will bring it soonest; chance decides among equals.
+    fn next_to_ask(&mut self, bytes: u64) -> Option<PeerId> {
+        let mut best: Option<(Duration, PeerId)> = None;
+        let mut equals = 0u32;
+        for (&id, peer) in &self.peers {
+            if peer.is_dry || !peer.has_room(self.now, bytes, &self.config) {
+                continue;
+            }
+            let wait = peer.wait(bytes);
+            match best {
+                Some((least, _)) if least < wait => continue,
+                Some((least, _)) if least == wait => equals += 1,
+                _ => equals = 1,
+            }
+            if equals == 1 || self.rng.random_range(0..equals) == 0 {
+                best = Some((wait, id));
+            }
+        }
+        best.map(|(_, id)| id)
+    }
+
+    fn ask_for_next(&mut self, id: &PeerId, need: Need) -> bool {
+        let Some((digest, piece, purpose)) = self.choose(id, need) else { return false };
         self.ask(*id, digest, piece, purpose);
         true
     }
 
-    /// What to ask that peer for next: its swarms take turns.
-    fn choose(&mut self, id: &PeerId) -> Option<(Digest, PieceIndex, Purpose)> {
+    /// What to ask that peer for next: its swarms take turns, those that are read before those that are not.
+    fn choose(&mut self, id: &PeerId, need: Need) -> Option<(Digest, PieceIndex, Purpose)> {
         let peer = self.peers.get(id)?;
-        for digest in after_last(&self.fetching, peer.last_served) {
+        let priority = |digest: &Digest| Some(self.swarms.get(digest)?.fetch.as_ref()?.priority);
+        let mut turns: Vec<_> = after_last(&self.fetching, peer.last_served).collect();
+        turns.sort_by_key(priority);
+        let is_read = turns.first().and_then(priority) == Some(Priority::Reader);
+        for digest in turns {
             let Some(swarm) = self.swarms.get(&digest) else { continue };
-            let Some(fetch) = &swarm.fetch else { continue };
+            let (Some(fetch), bytes) = (&swarm.fetch, swarm.largest_piece()) else { continue };
             let have = swarm.members.get(id).and_then(|member| member.have.as_ref());
-            let Some(have) = have.filter(|_| peer.has_room(self.now, swarm.largest_piece(), &self.config))
-            else {
-                continue;
-            };
-            if !self.in_flight.has_room(swarm.largest_piece(), &self.config) {
-                self.in_flight.held_back = true;
+            let Some(have) = have.filter(|_| peer.has_room(self.now, bytes, &self.config)) else { continue };
+            let waits = is_read && fetch.priority != Priority::Reader;
+            if !self.in_flight.has_room(bytes, &self.config)
+                || (waits && self.in_flight.is_background_full(bytes, &self.config))
+            {
                 continue;
             }
-            match fetch.choose(self.now, (id, swarm.source(peer.role)), have, &self.config, &mut self.rng) {
+            let whom = (id, swarm.source(peer), need);
+            match fetch.choose(self.now, whom, have, &self.config, &mut self.rng) {
                 Choice::Piece(piece, purpose) => return Some((digest, piece, purpose)),
                 Choice::Later(at) => self.timers.ring_by(self.now, Timer::Swarm(digest), at),
                 Choice::Nothing => {}
@@ -113,7 +144,10 @@ impl Engine {
             return;
         };
         let (Some(fetch), Some(piece)) = (&mut swarm.fetch, swarm.geometry.piece(index)) else { return };
-        let ask = Ask { digest, piece: index, bytes: piece.length, at: self.now };
+        let ask =
+            Ask { digest, piece: index, bytes: piece.length, at: self.now, fetch_priority: fetch.priority };
+        let is_read = purpose == Purpose::Reader;
+        let priority = if is_read { fetch.priority } else { fetch.priority.max(Priority::Prefetch) };
         fetch.ask(self.now, id, index, purpose);
         peer.ask(ask);
         peer.last_served = Some(digest);
@@ -121,7 +155,7 @@ impl Engine {
         if let Some(deadline) = peer.deadline(&self.config) {
             self.timers.ring_by(self.now, Timer::Peer(id), deadline);
         }
-        self.send(id, Message::Request { digest, piece: index });
+        self.send(id, Message::Request { digest, piece: index, priority });
     }
 
     /// A request is not outstanding any more, at the peer and in the budget.
@@ -172,7 +206,6 @@ impl Engine {
         if replaced {
             self.disconnect(id, DisconnectReason::Replaced);
         }
-        self.feed_held_back();
     }
 
     /// A peer will not send a piece: it is left alone for a while. Nothing happens if it was not asked (any more).
@@ -183,14 +216,16 @@ impl Engine {
         if self.withdraw(id, digest, piece).is_none() {
             return;
         }
-        if let Some(peer) = self.peers.get_mut(id) {
-            peer.rejected(self.now, &self.config);
-            let until = peer.paused_until;
-            self.timers.ring_by(self.now, Timer::Peer(*id), until);
-        }
+        let Some(peer) = self.peers.get_mut(id) else { return };
+        peer.rejected(self.now, &self.config);
+        let is_lost = !peer.is_reliable(&self.config);
+        self.timers.ring_by(self.now, Timer::Peer(*id), peer.paused_until);
         self.put_back(id, digest, piece);
-        self.lost_a_peer(digest);
-        self.feed_held_back();
+        if is_lost {
+            self.lost_a_peer(digest);
+        } else {
+            self.look_at_all();
+        }
     }
 
     /// A piece that was asked for is here. An error if it was not asked for, or so long ago that it is forgotten.
@@ -213,8 +248,7 @@ impl Engine {
             PieceOutcome::Corrupt => self.corrupt(id, digest, piece),
             PieceOutcome::NotStored => self.not_stored(id, digest, piece, ask),
         }
-        self.feed(&id);
-        self.feed_held_back();
+        self.look_at(&id);
         self.look_again_if_dry(&digest);
         Ok(())
     }
@@ -236,12 +270,9 @@ impl Engine {
         for loser in losers.iter().filter(|loser| **loser != id) {
             self.cancel(loser, &digest, piece);
         }
-        self.tell_all(&digest, &[piece]);
+        self.note_news(&digest, [piece]);
         if complete {
             self.complete(digest);
-        }
-        for loser in losers {
-            self.feed(&loser);
         }
     }
 
@@ -259,7 +290,7 @@ impl Engine {
         self.act(Action::Banned { peer: id, digest, piece });
         self.refuse(&id);
         self.disconnect(&id, DisconnectReason::Corrupt);
-        self.feed_swarm(&digest);
+        self.look_at_all();
     }
 
     /// The store failed, not the peer: the fetch rests, and ends if that happens several times in a row.

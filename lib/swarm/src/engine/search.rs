@@ -5,7 +5,7 @@ use shoal_core::{Digest, PeerId, Role};
 use super::Engine;
 use super::membership::Farewell;
 use crate::event::{Action, Candidate, EventError, Moment};
-use crate::swarm::Swarm;
+use crate::swarm::{Member, Swarm};
 use crate::timers::Timer;
 
 impl Engine {
@@ -26,7 +26,7 @@ impl Engine {
         }
         self.expire_joins(digest);
         self.contact_candidates(digest);
-        self.feed_swarm(digest);
+        self.look_at_all();
         self.find_peers(digest);
         if self.is_hopeless(digest) {
             return self.give_up(digest);
@@ -48,7 +48,7 @@ impl Engine {
 
     /// A peer is gone, paused or slow: others are asked, and more are looked for if nobody usable is left.
     pub(super) fn lost_a_peer(&mut self, digest: &Digest) {
-        self.feed_swarm(digest);
+        self.look_at_all();
         let usable = self.usable(digest);
         let Some(fetch) = self.swarms.get_mut(digest).and_then(|swarm| swarm.fetch.as_mut()) else { return };
         if usable == 0 {
@@ -99,14 +99,20 @@ impl Engine {
         finder.next_contact(self.now, !has_origin, &self.config, |id| self.is_free(swarm, id))
     }
 
-    /// Whether the swarm has room for one more peer that we look for. Peers that can give nothing take no place.
+    /// Whether the swarm has room for one more peer that we look for. A peer that has had nothing to give since it
+    /// joined, longer than a search takes, takes no place.
     fn has_place(&self, swarm: &Swarm) -> bool {
         let Some(fetch) = &swarm.fetch else { return false };
         let dialled = fetch.finder.count(|id| self.dialing.contains(id));
-        let giving =
-            swarm.members.values().filter(|member| member.have.is_none() || member.can_give(&swarm.have));
-        giving.count() + dialled < self.config.max_peers_per_swarm.max(1)
-            && swarm.members.len() < self.config.max_members_per_swarm.max(1)
+        let most = self.config.max_peers_per_swarm.max(1);
+        if swarm.members.len() + dialled < most {
+            return true;
+        }
+        let counts = |member: &&Member| {
+            self.now.since(member.since) < self.config.find_interval || member.can_give(&swarm.have)
+        };
+        swarm.members.len() < self.config.max_members_per_swarm.max(1)
+            && swarm.members.values().filter(counts).count() + dialled < most
     }
 
     fn is_free(&self, swarm: &Swarm, id: &PeerId) -> bool {

@@ -3,13 +3,14 @@
 use shoal_core::{Digest, PeerId, PieceIndex};
 
 use super::Engine;
-use crate::event::{Action, EventError, Message};
+use crate::event::{Action, EventError, Message, Priority};
 use crate::uploads::{Admission, Upload};
 
 impl Engine {
     /// A peer asks for a piece; it need not have joined. A piece that does not exist is a violation; one that is not
-    /// here, or that does not fit in the peer's queue, is rejected; a blob that is not open is loaded meanwhile.
-    pub(super) fn requested(&mut self, id: PeerId, digest: Digest, piece: PieceIndex) {
+    /// here is rejected, as is the one that would be sent last when too many wait; a blob that is not open is loaded
+    /// meanwhile.
+    pub(super) fn requested(&mut self, id: PeerId, digest: Digest, piece: PieceIndex, priority: Priority) {
         if self.is_out_of_range(&digest, piece) {
             return self.violated(&id);
         }
@@ -18,13 +19,19 @@ impl Engine {
             return self.load(id, digest, None);
         };
         swarm.asked_at = self.now;
-        let held = swarm.have.contains(piece);
-        let upload = Upload { peer: id, digest, piece };
-        if held && self.uploads.request(upload, &self.config) == Admission::Queued {
-            self.start_uploads();
-        } else {
-            self.send(id, Message::Reject { digest, piece });
+        let asked = swarm.waiting(self.now, digest, piece, priority);
+        let admission = match asked {
+            Some(asked) => self.uploads.request(self.now, id, asked, &self.config),
+            None => Admission::Refused,
+        };
+        match admission {
+            Admission::Queued => {}
+            Admission::Displaced(Upload { peer, digest, piece }) => {
+                self.send(peer, Message::Reject { digest, piece });
+            }
+            Admission::Refused => self.send(id, Message::Reject { digest, piece }),
         }
+        self.start_uploads();
     }
 
     /// A peer needs a piece no more; one that is being sent goes on. A piece that does not exist is a violation.
@@ -42,7 +49,7 @@ impl Engine {
         digest: Digest,
         piece: PieceIndex,
     ) -> Result<(), EventError> {
-        if !self.uploads.ended(&Upload { peer, digest, piece }, &self.config) {
+        if !self.uploads.ended(&Upload { peer, digest, piece }) {
             return Err(EventError("an upload ended that was not started"));
         }
         if let Some(peer) = self.peers.get_mut(&peer) {
@@ -55,8 +62,11 @@ impl Engine {
         Ok(())
     }
 
-    fn start_uploads(&mut self) {
-        while let Some(Upload { peer, digest, piece }) = self.uploads.start(&self.config) {
+    pub(super) fn start_uploads(&mut self) {
+        while let Some(Upload { peer, digest, piece }) = self.uploads.start(self.now, &self.config) {
+            if let Some(swarm) = self.swarms.get_mut(&digest) {
+                swarm.sent(piece);
+            }
             self.act(Action::Upload { peer, digest, piece });
         }
     }

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use shoal_core::{Bitfield, PieceIndex, Role};
+use shoal_core::{Bitfield, PieceIndex, Role, Zone};
 
 use super::{blob, candidate, peer, pieces};
-use crate::{Action, Config, Engine, Event, EventError, Message, Moment, PieceOutcome};
+use crate::{Action, Config, Engine, Event, EventError, Message, Moment, PieceOutcome, Priority};
 
 pub(super) struct Bench {
     pub(super) engine: Engine,
@@ -16,7 +16,7 @@ pub(super) struct Bench {
 
 impl Bench {
     pub(super) fn new(config: Config, count: u32) -> Self {
-        Self { engine: Engine::new(config, 7), now: Moment::default(), count }
+        Self { engine: Engine::new(config, Zone::default(), 7), now: Moment::default(), count }
     }
 
     pub(super) fn try_event(&mut self, event: Event) -> Result<Vec<Action>, EventError> {
@@ -56,7 +56,7 @@ impl Bench {
     pub(super) fn fetch(&mut self, have: Bitfield, candidates: &[(u8, Role)]) -> Vec<Action> {
         let candidates = candidates.iter().map(|&(number, role)| candidate(number, role)).collect();
         let geometry = pieces(u64::from(self.count));
-        self.event(Event::Fetch { digest: blob(0), geometry, have, candidates })
+        self.event(Event::Fetch { digest: blob(0), geometry, have, candidates, priority: Priority::Reader })
     }
 
     pub(super) fn seed(&mut self, have: Bitfield) -> Vec<Action> {
@@ -65,7 +65,7 @@ impl Bench {
     }
 
     pub(super) fn connect(&mut self, number: u8, role: Role) -> Vec<Action> {
-        self.event(Event::Connected { peer: peer(number), role })
+        self.event(Event::Connected { peer: peer(number), role, zone: Zone::default() })
     }
 
     pub(super) fn say(&mut self, number: u8, message: Message) -> Vec<Action> {

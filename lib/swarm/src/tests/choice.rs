@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 
 use proptest::prelude::*;
-use shoal_core::{Bitfield, PieceIndex, Role};
+use shoal_core::{Bitfield, PieceIndex, Role, Zone};
 
 use super::bench::{Bench, cancels, requests};
 use super::{blob, some};
-use crate::{Action, Config, Event, Message};
+use crate::{Action, Config, Event, Message, Priority};
 
 #[test]
 fn reader_pieces_come_first() {
@@ -84,6 +84,73 @@ fn an_origin_is_asked_for_what_no_agent_has() {
 }
 
 #[test]
+fn an_origin_is_spared_while_agents_are_quick_and_helps_where_they_are_slow() {
+    let mut bench = Bench::new(Config { requests_per_agent: 6, ..Config::default() }, 200);
+    bench.fetch(Bitfield::empty(200), &[]);
+    let mut agent = requests(&bench.member(1, Role::Agent, Bitfield::full(200)), 1);
+    assert_eq!(
+        requests(&bench.member(2, Role::Origin, Bitfield::full(200)), 2),
+        [0; 0],
+        "the agent has everything"
+    );
+    for _ in 0..5 {
+        bench.millis(10);
+        let actions = bench.good(1, agent.remove(0));
+        agent.extend(requests(&actions, 1));
+        assert_eq!(requests(&actions, 2), [0; 0]);
+    }
+    bench.millis(1_900);
+    let slow = bench.good(1, agent.remove(0));
+    assert_ne!(requests(&slow, 2), [0; 0], "two seconds for a piece, and the origin is idle");
+}
+
+#[test]
+fn a_far_agent_is_asked_for_what_no_near_one_has() {
+    let mut bench = Bench::new(Config { requests_per_agent: 7, ..Config::default() }, 20);
+    bench.fetch(Bitfield::empty(20), &[]);
+    bench.member(1, Role::Agent, some(20, 0..18));
+    bench.event(Event::Connected { peer: super::peer(2), role: Role::Agent, zone: Zone("far".into()) });
+    let asked = requests(&bench.join(2, Bitfield::full(20)), 2);
+    assert_eq!(asked.into_iter().collect::<BTreeSet<_>>(), BTreeSet::from([18, 19]));
+}
+
+#[test]
+fn what_nobody_reads_waits_for_what_is_read() {
+    let mut bench = Bench::new(Config { max_requests: 8, requests_per_agent: 8, ..Config::default() }, 50);
+    let (geometry, have) = (super::pieces(50), Bitfield::empty(50));
+    let prefetch = Event::Fetch {
+        digest: blob(1),
+        geometry,
+        have: have.clone(),
+        candidates: vec![],
+        priority: Priority::Prefetch,
+    };
+    bench.event(prefetch);
+    bench.fetch(have, &[]);
+    bench.connect(1, Role::Agent);
+    let all = bench.say(1, Message::Join { digest: blob(1), have: Bitfield::full(50) });
+    assert_eq!(requests(&all, 1).len(), 2, "a quarter of the budget");
+    bench.connect(2, Role::Agent);
+    let background = bench.say(2, Message::Join { digest: blob(1), have: Bitfield::full(50) });
+    assert_eq!(requests(&background, 2), [0; 0]);
+    let read = bench.say(2, Message::Join { digest: blob(0), have: Bitfield::full(50) });
+    assert_eq!(requests(&read, 2).len(), 6, "the rest is for what is read");
+}
+
+#[test]
+fn a_reader_s_piece_that_is_late_is_asked_of_another_too() {
+    let mut bench = Bench::new(Config { requests_per_agent: 1, ..Config::default() }, 50);
+    bench.fetch(Bitfield::empty(50), &[]);
+    bench.event(Event::Demand { digest: blob(0), pieces: std::iter::once(0..50).collect() });
+    assert_eq!(requests(&bench.member(1, Role::Agent, Bitfield::full(50)), 1), [0]);
+    bench.member(2, Role::Agent, some(50, [0, 7]));
+    assert_eq!(requests(&bench.millis(250), 2), [0; 0]);
+    assert_eq!(requests(&bench.good(2, 7), 2), [0; 0], "it is not late yet");
+    assert_eq!(requests(&bench.millis(300), 2), [0], "twice the time that the other took");
+    assert_eq!(cancels(&bench.good(2, 0), 1), [0]);
+}
+
+#[test]
 fn resume_with_have_asks_only_for_missing() {
     let mut bench = Bench::new(Config::default(), 10);
     bench.fetch(some(10, 0..7), &[]);
@@ -112,7 +179,7 @@ fn news_of_a_piece_unlocks_a_request_and_counts_once() {
     let mut bench = Bench::new(Config::default(), 3);
     bench.fetch(Bitfield::empty(3), &[]);
     bench.member(1, Role::Agent, Bitfield::empty(3));
-    let have = || Message::Have { digest: blob(0), piece: PieceIndex(2) };
+    let have = || Message::Have { digest: blob(0), pieces: vec![PieceIndex(2)] };
     assert_eq!(requests(&bench.say(1, have()), 1), [2]);
     assert_eq!(bench.say(1, have()), []);
 }
@@ -122,7 +189,13 @@ fn several_swarms_share_one_connection_in_turn() {
     let mut bench = Bench::new(Config { requests_per_agent: 4, ..Config::default() }, 10);
     bench.fetch(Bitfield::empty(10), &[]);
     let geometry = super::pieces(10);
-    bench.event(Event::Fetch { digest: blob(1), geometry, have: Bitfield::empty(10), candidates: vec![] });
+    bench.event(Event::Fetch {
+        digest: blob(1),
+        geometry,
+        have: Bitfield::empty(10),
+        candidates: vec![],
+        priority: Priority::Reader,
+    });
     bench.member(1, Role::Agent, Bitfield::full(10));
     bench.say(1, Message::Join { digest: blob(1), have: Bitfield::full(10) });
     // The first swarm had all slots; as they become free the other gets its share.

@@ -8,7 +8,7 @@ use rand::rngs::Xoshiro256PlusPlus;
 use rand::{RngExt as _, SeedableRng as _};
 use shoal_core::{Bitfield, Digest, Geometry, PeerId, PieceIndex, Role, Zone};
 
-use crate::{Action, Candidate, Config, Engine, Event, Message, Moment, PieceOutcome};
+use crate::{Action, Candidate, Config, Engine, Event, Message, Moment, PieceOutcome, Priority};
 
 /// What goes wrong, in percent of the occasions.
 #[derive(Clone, Debug, Default)]
@@ -80,7 +80,7 @@ impl Cluster {
 
     pub(super) fn new(roles: &[Role], config: &Config, seed: u64) -> Self {
         let node = |at: usize, role| Node {
-            engine: Engine::new(config.clone(), seed ^ at as u64),
+            engine: Engine::new(config.clone(), Zone::default(), seed ^ at as u64),
             role,
             disk: BTreeMap::new(),
             complete: BTreeMap::new(),
@@ -116,7 +116,7 @@ impl Cluster {
         let empty = Bitfield::empty(geometry.piece_count());
         let have = self.nodes[node].disk.entry(digest).or_insert(empty).clone();
         let candidates = self.candidates(node, &digest);
-        self.event(node, Event::Fetch { digest, geometry, have, candidates });
+        self.event(node, Event::Fetch { digest, geometry, have, candidates, priority: Priority::Reader });
     }
 
     /// Whoever holds or fetches the blob, like a tracker would say.
@@ -199,7 +199,7 @@ impl Cluster {
         for (at, other, role) in [(node, to, roles[0]), (to, node, roles[1])] {
             // The one may have closed the connection before the other knows of it.
             if self.link(node, to).is_some() {
-                self.event(at, Event::Connected { peer: id(other), role });
+                self.event(at, Event::Connected { peer: id(other), role, zone: Zone::default() });
             }
         }
     }

@@ -3,12 +3,11 @@
 use std::time::Duration;
 
 use proptest::prelude::*;
-use shoal_core::{Bitfield, Role};
+use shoal_core::{Bitfield, PieceIndex, Role, Zone};
 
 use super::bench::Bench;
 use super::{blob, candidate, peer, pieces, some};
-use crate::{Action, Config, DisconnectReason, Event, Message, PieceOutcome};
-use shoal_core::PieceIndex;
+use crate::{Action, Config, DisconnectReason, Event, Message, PieceOutcome, Priority};
 
 const COUNT: u32 = 12;
 
@@ -22,13 +21,26 @@ fn bitfield() -> impl Strategy<Value = Bitfield> {
         .prop_map(|(length, set, full)| if full { Bitfield::full(length) } else { some(length, set) })
 }
 
+fn priority() -> impl Strategy<Value = Priority> {
+    prop_oneof![Just(Priority::Reader), Just(Priority::Prefetch), Just(Priority::Repair)]
+}
+
+fn zone() -> impl Strategy<Value = Zone> {
+    prop_oneof![Just(Zone::default()), Just(Zone("far".into()))]
+}
+
 fn message() -> impl Strategy<Value = Message> {
     let digest = || (0..3u8).prop_map(blob);
     prop_oneof![
         (digest(), bitfield()).prop_map(|(digest, have)| Message::Join { digest, have }),
         digest().prop_map(|digest| Message::Absent { digest }),
-        (digest(), piece()).prop_map(|(digest, piece)| Message::Have { digest, piece }),
-        (digest(), piece()).prop_map(|(digest, piece)| Message::Request { digest, piece }),
+        (digest(), prop::collection::vec(piece(), 0..4))
+            .prop_map(|(digest, pieces)| Message::Have { digest, pieces }),
+        (digest(), piece(), priority()).prop_map(|(digest, piece, priority)| Message::Request {
+            digest,
+            piece,
+            priority
+        }),
         (digest(), piece()).prop_map(|(digest, piece)| Message::Cancel { digest, piece }),
         (digest(), piece()).prop_map(|(digest, piece)| Message::Reject { digest, piece }),
     ]
@@ -50,8 +62,8 @@ pub(super) fn event() -> impl Strategy<Value = Event> {
         1 => Just(PieceOutcome::NotStored)
     ];
     prop_oneof![
-        2 => (digest(), bitfield(), candidates())
-            .prop_map(move |(digest, have, candidates)| Event::Fetch { digest, geometry: geometry(), have, candidates }),
+        2 => (digest(), bitfield(), candidates(), priority())
+            .prop_map(move |(digest, have, candidates, priority)| Event::Fetch { digest, geometry: geometry(), have, candidates, priority }),
         2 => (digest(), bitfield()).prop_map(move |(digest, have)| Event::Seed { digest, geometry: geometry(), have }),
         1 => digest().prop_map(|digest| Event::NotHeld { digest }),
         1 => digest().prop_map(|digest| Event::Close { digest }),
@@ -59,7 +71,7 @@ pub(super) fn event() -> impl Strategy<Value = Event> {
         1 => (digest(), prop::collection::vec(any::<(u32, u32)>(), 0..4)).prop_map(|(digest, ranges)| {
             Event::Demand { digest, pieces: ranges.into_iter().map(|(from, to)| from % 20..to % 20).collect() }
         }),
-        4 => (who(), role()).prop_map(|(peer, role)| Event::Connected { peer, role }),
+        4 => (who(), role(), zone()).prop_map(|(peer, role, zone)| Event::Connected { peer, role, zone }),
         1 => who().prop_map(|peer| Event::ConnectFailed { peer }),
         1 => who().prop_map(|peer| Event::Disconnected { peer }),
         20 => (who(), message()).prop_map(|(peer, message)| Event::Message { peer, message }),

@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use proptest::prelude::*;
-use shoal_core::{Bitfield, PieceIndex, Role};
+use shoal_core::{Bitfield, PieceIndex, Role, Zone};
 
 use super::hostile::{event, tight};
 use super::{blob, candidate, peer, pieces};
 use crate::record::{
     DecodeError, End, EndReason, Input, Line, Mismatch, Progress, Replay, Start, Step, VERSION,
 };
-use crate::{Action, Config, Engine, Event, Message, Moment};
+use crate::{Action, Config, Engine, Event, Message, Moment, Priority};
 
 const SEED: u64 = u64::MAX - 1;
 
@@ -30,11 +30,12 @@ impl Recorded {
             software: "test".into(),
             node: peer(0),
             unix_ms: 1_700_000_000_000,
+            zone: Zone("rack".into()),
             seed: SEED,
-            config: config.clone(),
+            config,
         };
-        let lines = vec![Line::Start(Box::new(start)).encode()];
-        let engine = Engine::new(config, SEED);
+        let lines = vec![Line::Start(Box::new(start.clone())).encode()];
+        let engine = start.engine();
         Self { engine, progress: Progress::default(), now: Moment::default(), lines, actions: Vec::new() }
     }
 
@@ -137,9 +138,15 @@ fn session() -> (Vec<String>, Vec<Action>) {
     let mut recorded = Recorded::new(Config::default());
     let (digest, geometry) = (blob(0), pieces(40));
     let candidates = vec![candidate(1, Role::Agent), candidate(2, Role::Origin)];
-    recorded.tell(Event::Fetch { digest, geometry, have: Bitfield::empty(40), candidates });
+    recorded.tell(Event::Fetch {
+        digest,
+        geometry,
+        have: Bitfield::empty(40),
+        candidates,
+        priority: Priority::Reader,
+    });
     for number in [1, 2] {
-        recorded.tell(Event::Connected { peer: peer(number), role: Role::Agent });
+        recorded.tell(Event::Connected { peer: peer(number), role: Role::Agent, zone: Zone::default() });
         let message = Message::Join { digest, have: Bitfield::full(40) };
         recorded.tell(Event::Message { peer: peer(number), message });
         recorded.take(usize::MAX);
@@ -154,11 +161,11 @@ fn a_line_is_one_object_with_a_name_and_a_time() {
         before: Progress::default(),
         input: Input::Event(Event::Message {
             peer: peer(0),
-            message: Message::Have { digest: blob(0), piece: PieceIndex(7) },
+            message: Message::Have { digest: blob(0), pieces: vec![PieceIndex(7)] },
         }),
     };
     let expected = format!(
-        r#"{{"at_ns":1500000000,"event":"message","peer":"{}","message":{{"kind":"have","digest":"{}","piece":7}},"actions":0,"checksum":"0000000000000000"}}"#,
+        r#"{{"at_ns":1500000000,"event":"message","peer":"{}","message":{{"kind":"have","digest":"{}","pieces":[7]}},"actions":0,"checksum":"0000000000000000"}}"#,
         peer(0),
         blob(0),
     );

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use shoal_core::{Bitfield, PieceIndex, Role};
+use shoal_core::{Bitfield, PieceIndex, Role, Zone};
 
 use super::bench::{Bench, cancels, messages, requests};
 use super::{blob, peer, some};
-use crate::{Action, Config, DisconnectReason, Event, Message, PieceOutcome};
+use crate::{Action, Config, DisconnectReason, Event, Message, PieceOutcome, Priority};
 
 fn reject(piece: u32) -> Message {
     Message::Reject { digest: blob(0), piece: PieceIndex(piece) }
@@ -24,8 +24,8 @@ fn an_empty_or_whole_blob_is_complete_at_once() {
 fn requests_are_bounded_by_count_and_by_bytes() {
     let mut bench = Bench::new(Config::default(), 100);
     bench.fetch(Bitfield::empty(100), &[]);
-    assert_eq!(requests(&bench.member(1, Role::Agent, Bitfield::full(100)), 1).len(), 8);
     assert_eq!(requests(&bench.member(2, Role::Origin, Bitfield::full(100)), 2).len(), 4);
+    assert_eq!(requests(&bench.member(1, Role::Agent, Bitfield::full(100)), 1).len(), 8);
 
     let config =
         Config { request_bytes_per_peer: 3 << 20, max_bytes_in_flight: 5 << 20, ..Config::default() };
@@ -35,22 +35,31 @@ fn requests_are_bounded_by_count_and_by_bytes() {
     assert_eq!(first.len(), 3);
     assert_eq!(requests(&bench.member(2, Role::Agent, Bitfield::full(100)), 2).len(), 2);
     assert_eq!(requests(&bench.member(3, Role::Agent, Bitfield::full(100)), 3).len(), 0);
-    assert_eq!(requests(&bench.good(1, first[0]), 1).len(), 1, "what is free goes on being used");
+    let next = bench.good(1, first[0]);
+    let asked: usize = (1..=3).map(|number| requests(&next, number).len()).sum();
+    assert_eq!(asked, 1, "what is free goes on being used");
 }
 
 #[test]
 fn one_piece_is_always_allowed() {
     let config =
         Config { request_bytes_per_peer: 0, max_bytes_in_flight: 0, max_requests: 0, ..Config::default() };
-    let mut bench = Bench { engine: crate::Engine::new(config, 0), ..Bench::new(Config::default(), 2) };
+    let mut bench =
+        Bench { engine: crate::Engine::new(config, Zone::default(), 0), ..Bench::new(Config::default(), 2) };
     let geometry = super::pieces(2);
-    let fetch = Event::Fetch { digest: blob(0), geometry, have: Bitfield::empty(2), candidates: vec![] };
+    let fetch = Event::Fetch {
+        digest: blob(0),
+        geometry,
+        have: Bitfield::empty(2),
+        candidates: vec![],
+        priority: Priority::Reader,
+    };
     let handle = |bench: &mut Bench, event| {
         bench.engine.handle(bench.now, event).unwrap();
         bench.actions()
     };
     handle(&mut bench, fetch);
-    handle(&mut bench, Event::Connected { peer: peer(1), role: Role::Agent });
+    handle(&mut bench, Event::Connected { peer: peer(1), role: Role::Agent, zone: Zone::default() });
     let join = Message::Join { digest: blob(0), have: Bitfield::full(2) };
     let actions = handle(&mut bench, Event::Message { peer: peer(1), message: join });
     assert_eq!(requests(&actions, 1).len(), 1);
@@ -146,6 +155,31 @@ fn a_new_piece_is_told_to_those_who_lack_it() {
     let actions = bench.good(1, 2);
     let told = |number| messages(&actions, number).any(|message| matches!(message, Message::Have { .. }));
     assert_eq!([1, 2, 3].map(told), [false, true, false]);
+}
+
+#[test]
+fn news_are_told_at_once_and_then_together() {
+    let mut bench = Bench::new(Config { max_requests: 1, ..Config::default() }, 50);
+    bench.fetch(Bitfield::empty(50), &[]);
+    let mut next = requests(&bench.member(1, Role::Agent, Bitfield::full(50)), 1);
+    bench.member(2, Role::Agent, some(50, []));
+    let news = |actions: &[Action]| {
+        messages(actions, 2)
+            .filter_map(|said| match said {
+                Message::Have { pieces, .. } => Some(pieces.len()),
+                _ => None,
+            })
+            .collect::<Vec<_>>()
+    };
+    let mut told = Vec::new();
+    for _ in 0..6 {
+        let actions = bench.good(1, next[0]);
+        told.push(news(&actions));
+        next = requests(&actions, 1);
+        assert_eq!(news(&bench.millis(1)), [0; 0]);
+    }
+    assert_eq!(told, [vec![1], vec![], vec![], vec![], vec![], vec![]]);
+    assert_eq!(news(&bench.millis(30)), [5]);
 }
 
 #[test]

@@ -6,10 +6,10 @@ use shoal_core::{Bitfield, Digest, PieceIndex, Role};
 
 use super::bench::{Bench, messages};
 use super::{blob, peer, some};
-use crate::{Action, Config, DisconnectReason, Event, Message};
+use crate::{Action, Config, DisconnectReason, Event, Message, Priority};
 
 fn request(piece: u32) -> Message {
-    Message::Request { digest: blob(0), piece: PieceIndex(piece) }
+    Message::Request { digest: blob(0), piece: PieceIndex(piece), priority: Priority::Reader }
 }
 
 fn reject(number: u8, piece: u32) -> Action {
@@ -77,6 +77,52 @@ fn uploads_are_bounded_and_peers_take_turns() {
         [1, 2, 3],
         "{order:?}"
     );
+}
+
+#[test]
+fn different_peers_are_given_different_pieces_first() {
+    let mut bench = seed(Config { max_uploads: 1, ..Config::default() }, Bitfield::full(9));
+    bench.say(1, request(0));
+    for (number, piece) in [(2, 0), (3, 0), (3, 5), (2, 6)] {
+        bench.say(number, request(piece));
+    }
+    let order: Vec<_> =
+        [(1, 0), (2, 6), (3, 5), (2, 0), (3, 0)].windows(2).map(|pair| (pair[0], pair[1])).collect();
+    for ((number, piece), (next, next_piece)) in order {
+        assert_eq!(bench.event(uploaded(number, piece)), [upload(next, next_piece)]);
+    }
+}
+
+#[test]
+fn what_a_reader_waits_for_is_sent_first() {
+    let mut bench = seed(Config { max_uploads: 1, ..Config::default() }, Bitfield::full(9));
+    let ask = |piece, priority| Message::Request { digest: blob(0), piece: PieceIndex(piece), priority };
+    bench.say(1, request(0));
+    bench.say(1, ask(1, Priority::Repair));
+    bench.say(2, ask(2, Priority::Prefetch));
+    bench.say(3, ask(3, Priority::Reader));
+    assert_eq!(bench.event(uploaded(1, 0)), [upload(3, 3)]);
+    assert_eq!(bench.event(uploaded(3, 3)), [upload(2, 2)]);
+    bench.millis(2_100);
+    bench.say(3, ask(4, Priority::Reader));
+    assert_eq!(bench.event(uploaded(2, 2)), [upload(1, 1)], "nobody waits for ever");
+}
+
+#[test]
+fn when_too_many_wait_the_least_needed_is_refused() {
+    let config = Config { max_uploads: 1, upload_queue: 2, ..Config::default() };
+    let mut bench = seed(config, Bitfield::full(9));
+    let ask = |piece, priority| Message::Request { digest: blob(0), piece: PieceIndex(piece), priority };
+    bench.say(1, request(0));
+    assert_eq!(bench.say(2, ask(0, Priority::Prefetch)), []);
+    assert_eq!(bench.say(2, ask(1, Priority::Prefetch)), []);
+    assert_eq!(bench.say(3, ask(0, Priority::Repair)), [reject(3, 0)], "the new one is the least needed");
+    assert_eq!(
+        bench.say(3, ask(2, Priority::Reader)),
+        [reject(2, 0)],
+        "it was sent before, and is not urgent"
+    );
+    assert_eq!(bench.event(uploaded(1, 0)), [upload(3, 2)]);
 }
 
 #[test]

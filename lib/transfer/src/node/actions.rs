@@ -47,15 +47,15 @@ impl Node {
         match self.peers.state(&peer) {
             Some(State::Dialling(_)) => return,
             Some(State::Established(connection)) => {
-                let role = connection.role;
-                return self.events.push_back(Event::Connected { peer, role });
+                let (role, zone) = (connection.role, connection.zone.clone());
+                return self.events.push_back(Event::Connected { peer, role, zone });
             }
             None => {}
         }
         let Some(address) = self.addresses.find(&peer) else {
             return self.events.push_back(Event::ConnectFailed { peer });
         };
-        let (number, hello) = (self.next_number(), Hello::new(self.next_moment()));
+        let (number, hello) = (self.next_number(), Hello::new(self.next_moment(), &self.zone));
         let greeter = Arc::clone(&self.greeter);
         let task = self.tasks.spawn(async move {
             let result = greeter.dial(&address, hello).await.map(Box::new);
@@ -67,7 +67,7 @@ impl Node {
     pub(super) fn send(&mut self, peer: PeerId, message: Message) {
         let Some(connection) = self.peers.established(&peer) else { return };
         match &message {
-            Message::Request { digest, piece } => {
+            Message::Request { digest, piece, .. } => {
                 let fetch = self.swarms.get(digest).and_then(|swarm| swarm.fetch.as_ref());
                 let Some(fetch) = fetch else {
                     return tracing::error!(%digest, %piece, "a piece is asked for that nobody fetches");

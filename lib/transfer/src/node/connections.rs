@@ -55,7 +55,7 @@ impl Node {
 
     /// Answers a caller's Hello with the own: from then on there is a connection.
     fn answer(&mut self, caller: Introduction) {
-        let hello = Frame::Hello(Hello::new(self.next_moment()));
+        let hello = Frame::Hello(Hello::new(self.next_moment(), &self.zone));
         self.establish(caller, Some(hello));
     }
 
@@ -110,7 +110,8 @@ impl Node {
             Outcome::Disconnected
         });
         tracing::debug!(%peer, %role, address = %link.remote_address(), software = hello.software(), "connected");
-        let established = Established { id, role, link, messages, requests, moment: hello.moment };
+        let (moment, zone) = (hello.moment, hello.zone);
+        let established = Established { id, role, zone: zone.clone(), link, messages, requests, moment };
         let earlier = self.peers.establish(established);
         self.metrics.connections.set(i64::try_from(self.peers.count()).unwrap_or(i64::MAX));
         if let Some(earlier) = earlier {
@@ -119,7 +120,7 @@ impl Node {
             }
             earlier.close(CloseReason::Duplicate);
         }
-        self.events.push_back(Event::Connected { peer, role });
+        self.events.push_back(Event::Connected { peer, role, zone });
     }
 
     pub(super) fn message(&mut self, id: ConnectionId, message: Message) {

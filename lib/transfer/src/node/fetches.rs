@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use shoal_core::{Digest, PeerAddress};
 use shoal_store::{Blob, CommitError, Entry, Partial};
-use shoal_swarm::Event;
+use shoal_swarm::{Event, Priority};
 use tokio::sync::mpsc;
 
 use super::{Node, Outcome};
@@ -36,7 +36,13 @@ impl Node {
         let have = partial.bitfield();
         let pieces = partial.demand();
         self.swarms.insert(digest, Swarm { entry: Entry::Partial(partial), fetch: Some(fetch) });
-        self.events.push_back(Event::Fetch { digest, geometry, have, candidates });
+        self.events.push_back(Event::Fetch {
+            digest,
+            geometry,
+            have,
+            candidates,
+            priority: Priority::Reader,
+        });
         self.events.push_back(Event::Demand { digest, pieces });
         Ok(())
     }

@@ -4,8 +4,8 @@ use std::cmp::Ordering;
 use std::num::NonZeroUsize;
 
 use bytes::BytesMut;
-use shoal_core::{Digest, PieceIndex, Role};
-use shoal_swarm::Message;
+use shoal_core::{Digest, PieceIndex, Role, Zone};
+use shoal_swarm::{Message, Priority};
 use shoal_transfer::wire::{Frame, Hello};
 use shoal_transfer::{Fetch, FetchError};
 
@@ -90,7 +90,7 @@ async fn of_crossing_dials_the_smaller_caller_is_answered_and_the_own_dial_dropp
 #[tokio::test]
 async fn of_crossing_dials_the_larger_caller_waits_and_is_turned_away_when_the_own_dial_succeeds() {
     let mut crossing = Crossing::held().await;
-    crossing.by_node.say(Frame::Hello(Hello::new(4))).await;
+    crossing.by_node.say(Frame::Hello(Hello::new(4, &Zone::default()))).await;
     assert_eq!(crossing.by_puppet.closed().await, DUPLICATE);
     assert!(matches!(crossing.by_node.hear().await, Some(Frame::Message(Message::Join { .. }))));
     assert_eq!(crossing.node.transfer.stats().connections, 1);
@@ -107,7 +107,7 @@ async fn of_crossing_dials_the_larger_caller_is_answered_when_the_own_dial_fails
 #[tokio::test]
 async fn a_call_that_arrives_after_the_answer_to_the_own_dial_is_turned_away() {
     let mut crossing = Crossing::new(Ordering::Greater).await;
-    crossing.by_node.say(Frame::Hello(Hello::new(5))).await;
+    crossing.by_node.say(Frame::Hello(Hello::new(5, &Zone::default()))).await;
     assert!(matches!(crossing.by_node.hear().await, Some(Frame::Message(Message::Join { .. }))));
     let late = crossing.puppet.call(crossing.node.transfer.local_address(), 4).await;
     assert_eq!(late.closed().await, DUPLICATE);
@@ -122,7 +122,11 @@ async fn a_peer_that_does_not_take_its_messages_is_let_go() {
     let node = Node::start_with(&authority, Role::Agent, impatient).await;
     let puppet = Puppet::new(&authority, Role::Agent);
     let mut strings = puppet.connect_narrow(node.transfer.local_address()).await;
-    let message = Message::Request { digest: Digest::sha256(b"not there"), piece: PieceIndex(0) };
+    let message = Message::Request {
+        digest: Digest::sha256(b"not there"),
+        piece: PieceIndex(0),
+        priority: Priority::Reader,
+    };
     let mut request = BytesMut::new();
     Frame::Message(message).encode(&mut request);
     strings.say_bytes(&request.repeat(2000)).await;

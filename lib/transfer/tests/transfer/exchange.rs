@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use shoal_core::{Bitfield, PieceIndex, Role};
-use shoal_swarm::Message;
+use shoal_swarm::{Message, Priority};
 use shoal_transfer::wire::Frame;
 use shoal_transfer::{FetchError, FetchEvent};
 
@@ -244,9 +244,9 @@ async fn a_piece_that_is_cancelled_and_asked_for_again_is_answered() {
 
     for _ in 0..20 {
         for message in [
-            Message::Request { digest, piece },
+            Message::Request { digest, piece, priority: Priority::Reader },
             Message::Cancel { digest, piece },
-            Message::Request { digest, piece },
+            Message::Request { digest, piece, priority: Priority::Reader },
         ] {
             strings.say(Frame::Message(message)).await;
         }

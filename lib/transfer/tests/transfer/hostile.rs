@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use quinn::crypto::rustls::QuicClientConfig;
-use shoal_core::{Digest, PieceIndex, Role};
+use shoal_core::{Digest, PieceIndex, Role, Zone};
 use shoal_identity::Authority;
 use shoal_swarm::Message;
 use shoal_transfer::wire::{self, Frame, Hello};
@@ -75,7 +75,7 @@ async fn garbage_on_the_control_stream_closes_that_connection_only() {
     let town = Town::found().await;
     let hello = {
         let mut bytes = bytes::BytesMut::new();
-        Frame::Hello(Hello::new(1)).encode(&mut bytes);
+        Frame::Hello(Hello::new(1, &Zone::default())).encode(&mut bytes);
         bytes.to_vec()
     };
     for garbage in [

@@ -59,7 +59,9 @@ impl Node {
         let identity = authority.issue(role, "node").unwrap();
         let store = Store::open(store_config(&directory)).await.unwrap();
         let registry = prometheus::Registry::new();
-        let transfer = Transfer::bind(config, identity.clone(), store.clone(), &registry).await.unwrap();
+        let transfer = Transfer::bind(config, identity.clone(), Zone::default(), store.clone(), &registry)
+            .await
+            .unwrap();
         Self { transfer, store, registry, identity, _directory: directory }
     }
 

@@ -85,7 +85,7 @@ impl Puppet {
     /// Takes the next connection and exchanges Hellos.
     pub(crate) async fn accept(&self) -> Strings {
         let mut strings = self.hear().await;
-        strings.say(Frame::Hello(Hello::new(1))).await;
+        strings.say(Frame::Hello(Hello::new(1, &Zone::default()))).await;
         strings
     }
 
@@ -99,7 +99,7 @@ impl Puppet {
     async fn greet(&self, connection: Connection, moment: u64) -> Strings {
         let (output, input) = connection.open_bi().await.unwrap();
         let mut strings = self.strings(connection, output, input);
-        strings.say(Frame::Hello(Hello::new(moment))).await;
+        strings.say(Frame::Hello(Hello::new(moment, &Zone::default()))).await;
         strings
     }
 

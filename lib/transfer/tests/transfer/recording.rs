@@ -4,7 +4,7 @@ use std::num::NonZeroUsize;
 use std::path::Path;
 
 use bytesize::ByteSize;
-use shoal_core::{PieceIndex, Role};
+use shoal_core::{PieceIndex, Role, Zone};
 use shoal_swarm::record::{EndReason, Input, Line, Replay};
 use shoal_swarm::{Action, Event, PieceOutcome};
 use shoal_transfer::{BindError, Config, RecordConfig, Transfer};
@@ -138,7 +138,9 @@ async fn a_record_that_cannot_be_written_is_named() {
     let store = shoal_store::Config { directory: folder.path().join("store") };
     let store = shoal_store::Store::open(store).await.unwrap();
     let identity = authority().issue(Role::Agent, "node").unwrap();
-    let refused = Transfer::bind(recording(&file), identity, store, &prometheus::Registry::new()).await;
+    let refused =
+        Transfer::bind(recording(&file), identity, Zone::default(), store, &prometheus::Registry::new())
+            .await;
     let Err(error @ BindError::Record { .. }) = refused else { panic!("{refused:?}") };
     assert!(error.to_string().contains(file.to_str().unwrap()), "{error}");
 }
