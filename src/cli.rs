@@ -8,7 +8,7 @@ use clap::{Args, Parser, Subcommand};
 use shoal_core::Role;
 
 use crate::telemetry::{self, LogFormat};
-use crate::{ca, demo, dev, roles, simulate};
+use crate::{ca, demo, dev, replay, roles, simulate};
 
 /// Peer-to-peer storage driver and registry for container images.
 #[derive(Debug, Parser)]
@@ -48,6 +48,8 @@ enum Command {
     /// The cluster's certificate authority.
     #[command(subcommand)]
     Ca(ca::Command),
+    /// Replay the record of a node (`transfer.record` of its configuration), and say what it did and what it waited for.
+    Replay(replay::Options),
 }
 
 /// How a role is configured: the file, then the environment (`SHOAL_…`), then `--set`; the later one wins.
@@ -65,10 +67,7 @@ pub(crate) struct RoleOptions {
 impl Cli {
     /// Carries the command out; comes back when it has ended.
     pub(crate) fn run(self) -> anyhow::Result<()> {
-        let quiet = matches!(
-            self.command,
-            Command::Demo(_) | Command::Dev(_) | Command::Simulate(_) | Command::Ca(_)
-        );
+        let quiet = !matches!(self.command, Command::Agent(_) | Command::Origin(_) | Command::Tracker(_));
         // `s3s` takes each 404 and 403 for an error of the server; those that are one come by `shoal_s3`.
         let default = if quiet { "warn,s3s=off" } else { "info,s3s=off" };
         telemetry::init(self.log.as_deref().unwrap_or(default), self.log_format)?;
@@ -80,6 +79,7 @@ impl Cli {
             Command::Tracker(options) => block_on(roles::tracker(options)),
             Command::Simulate(options) => simulate::run(&options),
             Command::Ca(command) => ca::run(command),
+            Command::Replay(options) => replay::run(&options),
         }
     }
 }

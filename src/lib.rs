@@ -11,6 +11,7 @@ pub mod config;
 mod demo;
 mod dev;
 pub mod image;
+mod replay;
 mod roles;
 mod simulate;
 mod telemetry;

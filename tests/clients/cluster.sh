@@ -3,6 +3,8 @@
 # shellcheck shell=bash disable=SC2034
 
 readonly METRIC_RECEIVED=shoal_piece_bytes_received_total
+readonly METRIC_SENT=shoal_piece_bytes_sent_total
+readonly METRIC_PIECES=shoal_pieces_received_total
 readonly FROM_PEER='source="peer"'
 readonly FROM_ORIGIN='source="origin"'
 
@@ -18,6 +20,12 @@ declare -A port
 # address NODE PURPOSE: where that node serves that purpose.
 address() {
   printf '127.0.0.1:%s' "${port[$1 $2]}"
+}
+
+# where NODE: the words before a command that make it run on the host of that node. None: all are on this one. A script
+# whose nodes have hosts of their own says so after it has read this file, and says their addresses.
+where() {
+  :
 }
 
 choose_ports() {
@@ -72,12 +80,14 @@ write_configurations() {
   done
 }
 
+# shellcheck disable=SC2046  # `where` gives words
 start_node() {
-  start "$1" "$BIN" "$(role_of "$1")" --config "$WORK/$1.toml"
+  start "$1" $(where "$1") "$BIN" "$(role_of "$1")" --config "$WORK/$1.toml"
 }
 
+# shellcheck disable=SC2046
 is_ready() {
-  curl --silent --fail --max-time 2 --output /dev/null "http://$(address "$1" admin)/readyz"
+  $(where "$1") curl --silent --fail --max-time 2 --output /dev/null "http://$(address "$1" admin)/readyz"
 }
 
 node_is_ready() {
@@ -92,10 +102,32 @@ start_cluster() {
   done
 }
 
-# received NODE LABEL: bytes that the node has received from that kind of source since it started.
-received() {
-  curl --silent --fail --max-time 5 "http://$(address "$1" admin)/metrics" |
-    awk -v name="$METRIC_RECEIVED" -v label="$2" '
+# metric NODE NAME [LABEL]: the value now, the sum of those that have the label.
+# shellcheck disable=SC2046
+metric() {
+  $(where "$1") curl --silent --fail --max-time 5 "http://$(address "$1" admin)/metrics" |
+    awk -v name="$2" -v label="${3:-}" '
       index($1, name) == 1 && index($0, label) { sum += $NF }
       END { printf "%.0f\n", sum }'
+}
+
+# received NODE LABEL: bytes that the node has received from that kind of source since it started.
+received() {
+  metric "$1" "$METRIC_RECEIVED" "$2"
+}
+
+sha256_of() {
+  printf 'sha256:%s' "$(sha256sum "$1" | cut -d ' ' -f 1)"
+}
+
+# push_blob BASE FILE [WHERE...]: an upload in one request to the repository whose URL is BASE.
+push_blob() {
+  local base=$1 file=$2 location
+  shift 2
+  location=$("$@" curl --silent --show-error --fail --max-time 5 --request POST --dump-header - --output /dev/null \
+    "$base/blobs/uploads/" | tr -d '\r' | awk 'tolower($1) == "location:" { print $2 }')
+  [[ $location == http* ]] || location="${base%%/v2/*}$location"
+  [[ $location == *\?* ]] && location+='&' || location+='?'
+  "$@" curl --silent --show-error --fail --max-time "${PUSH_SECONDS:-60}" --output /dev/null --request PUT \
+    --header 'Content-Type: application/octet-stream' --upload-file "$file" "${location}digest=$(sha256_of "$file")"
 }

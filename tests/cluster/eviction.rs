@@ -49,7 +49,7 @@ impl Stranger {
 async fn what_an_agent_gave_up_is_asked_of_it_no_more_and_comes_again_when_it_is_wanted() {
     let cluster = Processes::start().await;
     let (one, two) = (push(&cluster, 16 * MIB, 61).await, push(&cluster, 16 * MIB, 62).await);
-    let agent = cluster.agent_with("agent", "capacity = \"24MiB\"\n").await;
+    let agent = cluster.agent_with("agent", "capacity = \"24MiB\"\n", "").await;
     let other = cluster.agent("other").await;
     let (stranger, _) = Stranger::of(&cluster, "other");
     let (_, holder) = Stranger::of(&cluster, "agent");
@@ -78,7 +78,7 @@ async fn what_an_agent_gave_up_is_asked_of_it_no_more_and_comes_again_when_it_is
 async fn a_blob_larger_than_the_store_is_refused_at_once_with_the_reason() {
     let cluster = Processes::start().await;
     let (large, small) = (push(&cluster, 16 * MIB, 63).await, push(&cluster, 4 * MIB, 64).await);
-    let agent = cluster.agent_with("agent", "capacity = \"8MiB\"\n").await;
+    let agent = cluster.agent_with("agent", "capacity = \"8MiB\"\n", "").await;
     pull(&agent, small).await;
     let asked = Instant::now();
     let response = agent.client().get(&blob_path(&large.digest)).await.unwrap();
@@ -96,7 +96,7 @@ async fn a_blob_larger_than_the_store_is_refused_at_once_with_the_reason() {
 async fn a_pull_that_needs_room_works_while_another_blob_is_read() {
     let cluster = Processes::start().await;
     let read = push(&cluster, 64 * MIB, 65).await;
-    let agent = cluster.agent_with("agent", "capacity = \"80MiB\"\n").await;
+    let agent = cluster.agent_with("agent", "capacity = \"80MiB\"\n", "").await;
     pull(&agent, read).await;
     let mut body = agent.client().get(&blob_path(&read.digest)).await.unwrap().bytes_stream();
     let mut digester = Digester::new(read.digest.algorithm());
@@ -120,7 +120,7 @@ async fn a_pull_that_needs_room_works_while_another_blob_is_read() {
 async fn an_agent_that_trusts_its_origins_pulls_as_well() {
     let cluster = Processes::start().await;
     let layer = push(&cluster, 16 * MIB, 71).await;
-    let agent = cluster.agent_with("agent", "verify = \"pieces\"\n").await;
+    let agent = cluster.agent_with("agent", "verify = \"pieces\"\n", "").await;
     pull(&agent, layer).await;
     pull(&agent, layer).await;
 }

@@ -13,7 +13,7 @@ use crate::support::{MIB, REPOSITORY, blob_path, eventually};
 const FROM_PEERS: &str = "shoal_piece_bytes_received_total{source=\"peer\"}";
 const FROM_ORIGINS: &str = "shoal_piece_bytes_received_total{source=\"origin\"}";
 
-async fn push(origin: &Client, length: u64, seed: u64) -> Layer {
+pub(crate) async fn push(origin: &Client, length: u64, seed: u64) -> Layer {
     let layer = tokio::task::spawn_blocking(move || Layer::generate(length, seed)).await.unwrap();
     origin.push_layer(REPOSITORY, layer, |_| ()).await.unwrap();
     layer

@@ -8,6 +8,7 @@ mod eviction;
 mod faults;
 mod process;
 mod pull;
+mod record;
 mod security;
 mod soak;
 mod support;

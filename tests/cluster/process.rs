@@ -57,13 +57,13 @@ impl Processes {
 
     /// Starts an agent, or one of that name again.
     pub(crate) async fn agent(&self, name: &str) -> Process {
-        self.agent_with(name, "capacity = \"100%\"\n").await
+        self.agent_with(name, "capacity = \"100%\"\n", "").await
     }
 
-    /// The same with other keys of `[store]`, one a line.
-    pub(crate) async fn agent_with(&self, name: &str, store: &str) -> Process {
+    /// The same with other keys of `[store]`, one a line, and with more of a configuration, which begins with a table.
+    pub(crate) async fn agent_with(&self, name: &str, store: &str, more: &str) -> Process {
         let config = format!(
-            "listen = \"127.0.0.1:0\"\ntracker = [\"{}\"]\norigins = [\"{}\"]\n{}",
+            "listen = \"127.0.0.1:0\"\ntracker = [\"{}\"]\norigins = [\"{}\"]\n{}{more}",
             self.tracker_url,
             self.origin_url,
             // However full the disk of whoever runs the tests is.
@@ -254,9 +254,11 @@ fn stored(folder: &Path, name: &str, keys: &str) -> String {
     format!("[store]\ndirectory = {store:?}\n{keys}[transfer]\nlisten = \"127.0.0.1:0\"\n")
 }
 
-fn shoal(arguments: &[&str]) {
+/// Runs a command to its end, and says what it printed.
+pub(crate) fn shoal(arguments: &[&str]) -> String {
     let output = Command::new(env!("CARGO_BIN_EXE_shoal")).args(arguments).output().unwrap();
     assert!(output.status.success(), "shoal {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
 }
 
 /// The binary under a name of its own, so that every start of a test is one of the same build.

@@ -124,7 +124,7 @@ async fn agents_with_little_room_serve_every_byte_for_as_long_as_they_are_asked(
     let mut agents = Vec::new();
     for name in ["one", "two"] {
         let keys = format!("capacity = {CAPACITY}\nhigh_watermark = \"90%\"\nlow_watermark = \"75%\"\n");
-        agents.push(cluster.agent_with(name, &keys).await);
+        agents.push(cluster.agent_with(name, &keys, "").await);
     }
     let duration = Duration::from_secs(seconds());
     let soak = Arc::new(Soak { agents, layers, started: Instant::now(), duration });

@@ -1,8 +1,13 @@
 //! Which pieces of a blob somebody has.
 
 use std::fmt;
+use std::str::FromStr;
 
-use crate::piece::PieceIndex;
+use data_encoding::HEXLOWER;
+use serde::de::{Deserialize, Deserializer};
+use serde::ser::{Serialize, Serializer};
+
+use crate::piece::{Geometry, PieceIndex};
 
 /// A set of pieces out of a fixed number. Bits beyond that number are never set.
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -21,6 +26,17 @@ pub struct BitfieldError {
     length: u32,
     expected: usize,
     found: usize,
+}
+
+/// A text is no bitfield.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ParseBitfieldError {
+    /// It has another form.
+    #[error("a bitfield is written <pieces>:<lower-case hex>, <pieces>:all or <pieces>:none, with at most {max} pieces", max = Geometry::MAX_PIECES)]
+    Form,
+    /// The bytes are not those of so many pieces.
+    #[error(transparent)]
+    Bytes(#[from] BitfieldError),
 }
 
 impl Bitfield {
@@ -150,6 +166,52 @@ impl fmt::Debug for Bitfield {
     }
 }
 
+/// `<pieces>:<hex>`, or `<pieces>:all` and `<pieces>:none`: what most bitfields are, in few bytes.
+impl fmt::Display for Bitfield {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:", self.length)?;
+        match self.ones {
+            0 => f.write_str("none"),
+            _ if self.is_full() => f.write_str("all"),
+            _ => f.write_str(&HEXLOWER.encode(&self.to_bytes())),
+        }
+    }
+}
+
+/// Reads what `Display` writes. The number of pieces is checked before anything is allocated.
+impl FromStr for Bitfield {
+    type Err = ParseBitfieldError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (length, pieces) = text.split_once(':').ok_or(ParseBitfieldError::Form)?;
+        let length: u32 = length.parse().map_err(|_| ParseBitfieldError::Form)?;
+        if u64::from(length) > Geometry::MAX_PIECES {
+            return Err(ParseBitfieldError::Form);
+        }
+        match pieces {
+            "none" => Ok(Self::empty(length)),
+            "all" => Ok(Self::full(length)),
+            hex => {
+                let bytes = HEXLOWER.decode(hex.as_bytes()).map_err(|_| ParseBitfieldError::Form)?;
+                Ok(Self::from_bytes(length, &bytes)?)
+            }
+        }
+    }
+}
+
+impl Serialize for Bitfield {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Bitfield {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
 fn bits(at: usize, mut word: u64) -> impl Iterator<Item = PieceIndex> {
     std::iter::from_fn(move || {
         (word != 0).then(|| {
@@ -189,6 +251,7 @@ mod tests {
             prop_assert_eq!(field.is_full(), model.len() == length as usize);
             prop_assert_eq!(field.first_missing(PieceIndex(0)).map(|p| p.0), (0..length).find(|p| !model.contains(p)));
             prop_assert_eq!(Bitfield::from_bytes(length, &field.to_bytes()).unwrap(), field.clone());
+            prop_assert_eq!(field.to_string().parse::<Bitfield>().unwrap(), field.clone());
             let missing: BTreeSet<u32> = Bitfield::full(length).difference(&field).map(|p| p.0).collect();
             prop_assert_eq!(missing, (0..length).filter(|p| !model.contains(p)).collect());
         }
@@ -205,10 +268,28 @@ mod tests {
         }
 
         #[test]
+        fn a_text_of_nobody_is_refused_or_read_as_it_is_written(text in "[0-9]{0,6}:?(all|none|[0-9a-f]{0,8}|.{0,4})") {
+            if let Ok(field) = text.parse::<Bitfield>() {
+                prop_assert_eq!(field.to_string().parse::<Bitfield>().unwrap(), field);
+            }
+        }
+
+        #[test]
         fn full_has_every_piece(length in 0u32..300) {
             let field = Bitfield::full(length);
             prop_assert!(field.is_full());
             prop_assert_eq!(field.iter().count(), length as usize);
         }
+    }
+
+    #[test]
+    fn a_text_is_short_where_it_can_be_and_a_huge_one_allocates_nothing() {
+        let mut field = Bitfield::empty(12);
+        assert_eq!(field.to_string(), "12:none");
+        field.insert(PieceIndex(9));
+        assert_eq!(field.to_string(), "12:0002");
+        assert_eq!(Bitfield::full(12).to_string(), "12:all");
+        assert_eq!("4294967295:all".parse::<Bitfield>(), Err(ParseBitfieldError::Form));
+        assert!(matches!("12:0010".parse::<Bitfield>(), Err(ParseBitfieldError::Bytes(_))));
     }
 }

@@ -6,7 +6,8 @@ use std::ops::Range;
 use serde::{Deserialize, Serialize};
 
 /// How long the pieces of a blob are: a power of two from 1 MiB to 16 MiB.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "u32", into = "u32")]
 pub struct PieceLength(u32);
 
 /// The number of a piece within its blob, from 0.
@@ -15,7 +16,8 @@ pub struct PieceLength(u32);
 pub struct PieceIndex(pub u32);
 
 /// How a blob of a given length is cut.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "Cut")]
 pub struct Geometry {
     length: u64,
     piece_length: PieceLength,
@@ -76,6 +78,35 @@ impl PieceLength {
     #[must_use]
     pub fn bytes(self) -> u32 {
         self.0
+    }
+}
+
+/// A [`Geometry`] from outside, not checked.
+#[derive(Deserialize)]
+struct Cut {
+    length: u64,
+    piece_length: PieceLength,
+}
+
+impl TryFrom<Cut> for Geometry {
+    type Error = GeometryError;
+
+    fn try_from(cut: Cut) -> Result<Self, GeometryError> {
+        Self::new(cut.length, cut.piece_length)
+    }
+}
+
+impl TryFrom<u32> for PieceLength {
+    type Error = GeometryError;
+
+    fn try_from(bytes: u32) -> Result<Self, GeometryError> {
+        Self::new(bytes)
+    }
+}
+
+impl From<PieceLength> for u32 {
+    fn from(length: PieceLength) -> Self {
+        length.0
     }
 }
 
@@ -240,6 +271,21 @@ mod tests {
                 let _ = (geometry.piece(PieceIndex(index)), geometry.piece_at(offset), geometry.piece_count());
                 let _ = geometry.pieces_of(offset..length);
             }
+        }
+    }
+
+    #[test]
+    fn a_geometry_from_outside_is_checked() {
+        let geometry = Geometry::for_blob(5 * MIB + 1).unwrap();
+        let text = serde_json::to_string(&geometry).unwrap();
+        assert_eq!(text, r#"{"length":5242881,"piece_length":1048576}"#);
+        assert_eq!(serde_json::from_str::<Geometry>(&text).unwrap(), geometry);
+        for bad in [
+            r#"{"length":1,"piece_length":1000000}"#,
+            r#"{"length":18446744073709551615,"piece_length":1048576}"#,
+            r#"{"length":1}"#,
+        ] {
+            assert!(serde_json::from_str::<Geometry>(bad).is_err(), "{bad}");
         }
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 /// Limits, with defaults and the reason for each number. Durations are written like `8s` or `250ms`.
 ///
 /// A limit of 0 never stops a fetch for good: at least one request, one reader piece and one connection are allowed.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
     /// Connections at once, dialled by either side. Beyond it, one that was idle for `idle_timeout` makes room, or the

@@ -6,6 +6,7 @@
 use std::ops::Range;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use shoal_core::{Bitfield, Digest, Geometry, PeerId, PieceIndex, Role, Zone};
 
 /// A point in time: how long after an epoch of the caller's choice. The engine never asks for the time.
@@ -25,7 +26,7 @@ impl Moment {
 }
 
 /// Who may have pieces.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Candidate {
     /// Name.
     pub peer: PeerId,
@@ -36,7 +37,8 @@ pub struct Candidate {
 }
 
 /// Why something is fetched; the first come first.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Priority {
     /// Somebody reads it, or is about to.
     #[default]
@@ -48,7 +50,8 @@ pub enum Priority {
 }
 
 /// What peers say to each other about pieces: one engine's `Action::Send` is another's `Event::Message`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Message {
     /// "I am in the swarm of this blob, and have these pieces." Answered by a `Join` of the other's own, or `Absent`.
     Join {
@@ -100,7 +103,8 @@ impl Message {
 }
 
 /// How a requested piece came out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum PieceOutcome {
     /// Arrived, hash right, written.
     Good,
@@ -111,7 +115,8 @@ pub enum PieceOutcome {
 }
 
 /// What happens to a node.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
 pub enum Event {
     /// Fetch this blob (open its swarm); `have` is what is on disk already.
     Fetch {
@@ -208,7 +213,8 @@ pub enum Event {
 }
 
 /// What a node is to do.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "action", rename_all = "snake_case")]
 pub enum Action {
     /// Dial; answered by `Connected` or `ConnectFailed`.
     Connect {
@@ -276,7 +282,8 @@ pub enum Action {
 }
 
 /// Why a connection is closed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum DisconnectReason {
     /// Nothing in common any more.
     Idle,

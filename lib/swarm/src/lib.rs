@@ -14,6 +14,7 @@ mod finder;
 mod peer;
 mod picker;
 mod readers;
+pub mod record;
 mod swarm;
 mod timers;
 mod uploads;

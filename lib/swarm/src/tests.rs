@@ -6,6 +6,7 @@ mod cluster;
 mod faults;
 mod hostile;
 mod peers;
+mod record;
 mod requests;
 mod serving;
 mod spread;

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::num::{NonZeroU32, NonZeroUsize};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use bytesize::ByteSize;
@@ -14,6 +15,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// How the engine chooses peers and pieces, and its budgets.
     pub swarm: shoal_swarm::Config,
+    /// Where all that the engine is told is written, for `shoal replay`. Off unless set.
+    pub record: Option<RecordConfig>,
     /// How long a handshake may take, with each address of a peer and with a caller. 5 s: three lost packets in a row.
     #[serde(with = "humantime_serde")]
     pub dial_timeout: Duration,
@@ -60,6 +63,22 @@ pub struct Config {
     pub message_queue: NonZeroUsize,
 }
 
+/// The record of the engine.
+#[derive(Clone, Debug, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RecordConfig {
+    /// The file. The one of the node's last life is kept beside it, as `<file>.1`.
+    pub file: PathBuf,
+    /// The size at which the record ends, and the node goes on without. 256 MiB: about a million events, the pull of some
+    /// hundred GiB.
+    #[serde(default = "default_max_size")]
+    pub max_size: ByteSize,
+    /// Events and actions that wait to be written. If there are more, the record ends: the node does not wait. 16,384: a
+    /// second of a busy node; 64 MiB if each brought the bitfield of a blob of 30,000 pieces.
+    #[serde(default = "default_record_queue")]
+    pub queue: NonZeroUsize,
+}
+
 /// A value of the configuration that cannot work.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{field} = {value}: {requirement}")]
@@ -90,7 +109,9 @@ impl Config {
         )?;
         let window = self.connection_window;
         let fits = WINDOWS.contains(&window.as_u64()) && window >= stream;
-        require("connection_window", &window, fits, "must be from stream_window to 1 GiB")
+        require("connection_window", &window, fits, "must be from stream_window to 1 GiB")?;
+        let size = self.record.as_ref().map_or(LEAST_RECORD, |record| record.max_size);
+        require("record.max_size", &size, size >= LEAST_RECORD, "must be at least 64 KiB")
     }
 }
 
@@ -100,6 +121,7 @@ impl Default for Config {
         Self {
             listen: SocketAddr::from(([0, 0, 0, 0], 16001)),
             swarm: shoal_swarm::Config::default(),
+            record: None,
             dial_timeout: Duration::from_secs(5),
             hello_timeout: Duration::from_secs(15),
             keep_alive_interval: Duration::from_secs(5),
@@ -120,6 +142,14 @@ impl Default for Config {
     }
 }
 
+fn default_max_size() -> ByteSize {
+    ByteSize::mib(256)
+}
+
+fn default_record_queue() -> NonZeroUsize {
+    NonZeroUsize::new(16_384).expect("not zero")
+}
+
 fn require(
     field: &'static str,
     value: &impl ToString,
@@ -131,6 +161,8 @@ fn require(
 
 /// The least that QUIC demands of a path (RFC 9000, section 14), and what a batch of ten may have each.
 const UDP_PAYLOADS: std::ops::RangeInclusive<u16> = 1200..=6500;
+/// The first line has the whole configuration.
+const LEAST_RECORD: ByteSize = ByteSize::kib(64);
 const LONGEST_IDLE: Duration = Duration::from_secs(24 * 60 * 60);
 const WINDOWS: std::ops::RangeInclusive<u64> = 64 << 10..=1 << 30;
 

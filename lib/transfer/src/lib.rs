@@ -17,12 +17,13 @@ mod metrics;
 mod node;
 mod peers;
 mod quic;
+mod recorder;
 mod requests;
 mod swarms;
 mod transfer;
 mod upload;
 
-pub use config::{Config, ConfigError};
+pub use config::{Config, ConfigError, RecordConfig};
 pub use fetch::{Fetch, FetchError, FetchEvent};
 pub use quic::BindError;
 pub use transfer::{Stats, Transfer};

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use shoal_core::{Digest, PeerAddress, PeerId, Zone};
 use shoal_identity::Identity;
 use shoal_store::{Blob, CommitError, Partial, Store};
-use shoal_swarm::{Engine, Event, Message, Moment};
+use shoal_swarm::{Event, Message, Moment};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, sleep_until};
@@ -27,7 +27,8 @@ use crate::fetch::{FetchError, FetchEvent};
 use crate::handshake::{Greeter, HandshakeError, Introduction};
 use crate::metrics::Metrics;
 use crate::peers::Peers;
-use crate::quic::Endpoint;
+use crate::quic::{BindError, Endpoint};
+use crate::recorder::RecordedEngine;
 use crate::swarms::Swarms;
 use crate::upload::UploadKey;
 
@@ -83,7 +84,7 @@ pub(crate) struct Node {
     store: Store,
     metrics: Metrics,
     zone: Zone,
-    engine: Engine,
+    engine: RecordedEngine,
     epoch: Instant,
     /// What the engine is to hear next.
     events: VecDeque<Event>,
@@ -111,15 +112,16 @@ impl Node {
         metrics: Metrics,
         commands: mpsc::Receiver<Command>,
         stop: CancellationToken,
-    ) -> Self {
+    ) -> Result<Self, BindError> {
         let own = identity.id();
+        let engine = RecordedEngine::open(&config, own, zone.clone())?;
         let (note_sender, notes) = mpsc::channel(config.note_queue.get());
-        Self {
+        Ok(Self {
             greeter: Greeter::new(endpoint.clone(), identity, &config),
             endpoint,
             store,
             metrics,
-            engine: Engine::new(config.swarm.clone(), zone.clone(), rand::random()),
+            engine,
             zone,
             epoch: Instant::now(),
             events: VecDeque::new(),
@@ -136,7 +138,7 @@ impl Node {
             last_number: 0,
             last_moment: 0,
             config,
-        }
+        })
     }
 
     /// Runs until it is stopped, or nobody is left to command it.
@@ -269,5 +271,6 @@ impl Node {
         self.metrics.connections.set(0);
         self.metrics.uploads.set(0);
         self.endpoint.close(self.config.shutdown_timeout).await;
+        self.engine.end().await;
     }
 }

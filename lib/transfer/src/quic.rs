@@ -5,6 +5,7 @@
 
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -71,6 +72,14 @@ pub enum BindError {
     /// The TLS configuration has no cipher that QUIC starts with (TLS13_AES_128_GCM_SHA256).
     #[error("TLS configuration does not suit QUIC")]
     Tls(#[from] NoInitialCipherSuite),
+    /// The record of the engine cannot be begun.
+    #[error("cannot write {}: set `transfer.record.file` to a file in a folder that this process may write to, or remove it", file.display())]
+    Record {
+        /// The file of the configuration.
+        file: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
     /// The registry has the metrics of another node.
     #[error("cannot register metrics")]
     Metrics(#[from] prometheus::Error),

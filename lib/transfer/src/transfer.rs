@@ -56,8 +56,8 @@ impl Transfer {
         let (commands, queue) = mpsc::channel(config.command_queue.get());
         let (local_address, stop, task) =
             (endpoint.local_address(), CancellationToken::new(), TaskTracker::new());
-        let node =
-            Node::new(config, endpoint, Own { identity, zone }, store, metrics.clone(), queue, stop.clone());
+        let own = Own { identity, zone };
+        let node = Node::new(config, endpoint, own, store, metrics.clone(), queue, stop.clone())?;
         task.spawn(Box::pin(node.run()));
         task.close();
         Ok(Self { commands, local_address, metrics, last_fetch: Arc::default(), stop, task })

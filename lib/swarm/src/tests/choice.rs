@@ -90,18 +90,18 @@ fn an_origin_is_spared_while_agents_are_quick_and_helps_where_they_are_slow() {
     let mut agent = requests(&bench.member(1, Role::Agent, Bitfield::full(200)), 1);
     assert_eq!(
         requests(&bench.member(2, Role::Origin, Bitfield::full(200)), 2),
-        [],
+        [0; 0],
         "the agent has everything"
     );
     for _ in 0..5 {
         bench.millis(10);
         let actions = bench.good(1, agent.remove(0));
         agent.extend(requests(&actions, 1));
-        assert_eq!(requests(&actions, 2), []);
+        assert_eq!(requests(&actions, 2), [0; 0]);
     }
     bench.millis(1_900);
     let slow = bench.good(1, agent.remove(0));
-    assert_ne!(requests(&slow, 2), [], "two seconds for a piece, and the origin is idle");
+    assert_ne!(requests(&slow, 2), [0; 0], "two seconds for a piece, and the origin is idle");
 }
 
 #[test]
@@ -124,7 +124,7 @@ fn what_a_near_agent_has_by_now_is_not_waited_for_at_the_origin() {
     let have = Message::Have { digest: blob(0), pieces: vec![PieceIndex(asked)] };
     let actions = bench.say(2, have);
     assert_eq!((cancels(&actions, 1), requests(&actions, 2)), (vec![asked], vec![asked]));
-    assert_ne!(requests(&actions, 1), [], "the origin is asked for something else");
+    assert!(!requests(&actions, 1).is_empty(), "the origin is asked for something else");
 }
 
 #[test]
@@ -155,7 +155,7 @@ fn what_nobody_reads_waits_for_what_is_read() {
     assert_eq!(requests(&all, 1).len(), 2, "a quarter of the budget");
     bench.connect(2, Role::Agent);
     let background = bench.say(2, Message::Join { digest: blob(1), have: Bitfield::full(50) });
-    assert_eq!(requests(&background, 2), []);
+    assert_eq!(requests(&background, 2), [0; 0]);
     let read = bench.say(2, Message::Join { digest: blob(0), have: Bitfield::full(50) });
     assert_eq!(requests(&read, 2).len(), 6, "the rest is for what is read");
 }
@@ -167,8 +167,8 @@ fn a_reader_s_piece_that_is_late_is_asked_of_another_too() {
     bench.event(Event::Demand { digest: blob(0), pieces: std::iter::once(0..50).collect() });
     assert_eq!(requests(&bench.member(1, Role::Agent, Bitfield::full(50)), 1), [0]);
     bench.member(2, Role::Agent, some(50, [0, 7]));
-    assert_eq!(requests(&bench.millis(250), 2), []);
-    assert_eq!(requests(&bench.good(2, 7), 2), [], "it is not late yet");
+    assert_eq!(requests(&bench.millis(250), 2), [0; 0]);
+    assert_eq!(requests(&bench.good(2, 7), 2), [0; 0], "it is not late yet");
     assert_eq!(requests(&bench.millis(300), 2), [0], "twice the time that the other took");
     assert_eq!(cancels(&bench.good(2, 0), 1), [0]);
 }

@@ -16,7 +16,7 @@ fn piece() -> impl Strategy<Value = PieceIndex> {
 }
 
 fn bitfield() -> impl Strategy<Value = Bitfield> {
-    let length = prop_oneof![30 => Just(COUNT), 1 => 0..100u32, 1 => Just(70_000)];
+    let length = prop_oneof![30 => Just(COUNT), 1 => 0..100u32, 1 => Just(65_536)];
     (length, prop::collection::vec(0..COUNT, 0..20), any::<bool>())
         .prop_map(|(length, set, full)| if full { Bitfield::full(length) } else { some(length, set) })
 }
@@ -46,7 +46,7 @@ fn message() -> impl Strategy<Value = Message> {
     ]
 }
 
-fn event() -> impl Strategy<Value = Event> {
+pub(super) fn event() -> impl Strategy<Value = Event> {
     let digest = || (0..3u8).prop_map(blob);
     let who = || (1..8u8).prop_map(peer);
     let role = || prop_oneof![3 => Just(Role::Agent), 1 => Just(Role::Origin), 1 => Just(Role::Tracker)];
@@ -81,7 +81,7 @@ fn event() -> impl Strategy<Value = Event> {
     ]
 }
 
-fn tight() -> Config {
+pub(super) fn tight() -> Config {
     Config {
         max_connections: 5,
         max_dials: 2,

@@ -70,7 +70,7 @@ fn timed_out_piece_is_asked_elsewhere() {
     let mut bench = Bench::new(Config { endgame_extra: 0, ..Config::default() }, 1);
     bench.fetch(Bitfield::empty(1), &[]);
     assert_eq!(requests(&bench.member(1, Role::Agent, Bitfield::full(1)), 1), [0]);
-    assert_eq!(requests(&bench.member(2, Role::Agent, Bitfield::full(1)), 2), []);
+    assert_eq!(requests(&bench.member(2, Role::Agent, Bitfield::full(1)), 2), [0; 0]);
     let actions = bench.millis(8_001);
     assert_eq!(cancels(&actions, 1), [0]);
     assert_eq!(requests(&actions, 2), [0]);
@@ -83,7 +83,7 @@ fn progress_moves_the_deadline_of_the_whole_queue() {
     bench.fetch(Bitfield::empty(8), &[]);
     bench.member(1, Role::Agent, Bitfield::full(8));
     for piece in 0..7 {
-        assert_eq!(cancels(&bench.millis(7_000), 1), [], "piece {piece}");
+        assert_eq!(cancels(&bench.millis(7_000), 1), [0; 0], "piece {piece}");
         bench.good(1, piece);
     }
 }
@@ -137,7 +137,7 @@ fn what_could_not_be_stored_is_tried_again_and_then_given_up() {
     bench.fetch(Bitfield::empty(1), &[]);
     bench.member(1, Role::Agent, Bitfield::full(1));
     for _ in 0..4 {
-        assert_eq!(requests(&bench.receive(1, 0, PieceOutcome::NotStored), 1), []);
+        assert_eq!(requests(&bench.receive(1, 0, PieceOutcome::NotStored), 1), [0; 0]);
         assert_eq!(requests(&bench.millis(1_010), 1), [0]);
     }
     let actions = bench.receive(1, 0, PieceOutcome::NotStored);
@@ -176,7 +176,7 @@ fn news_are_told_at_once_and_then_together() {
         let actions = bench.good(1, next[0]);
         told.push(news(&actions));
         next = requests(&actions, 1);
-        assert_eq!(news(&bench.millis(1)), []);
+        assert_eq!(news(&bench.millis(1)), [0; 0]);
     }
     assert_eq!(told, [vec![1], vec![], vec![], vec![], vec![], vec![]]);
     assert_eq!(news(&bench.millis(30)), [5]);

@@ -7,3 +7,4 @@ mod exchange;
 mod hostile;
 mod node;
 mod puppet;
+mod recording;
