@@ -91,7 +91,8 @@ impl Origin {
             return Err(BindError::WrongRole(identity.role()));
         }
         let (tls_of_registry, guard) = access(&config).await?;
-        let metadata = FilesystemDriver::new(config.store.directory.join("metadata"));
+        let metadata = config.store.directory.join("metadata");
+        let metadata = FilesystemDriver::with_reserve(metadata, config.min_free.as_u64());
         let store = Store::open(config.store).await?;
         store.register_metrics(metrics)?;
         let transfer = Transfer::bind(config.transfer, identity.clone(), store.clone(), metrics).await?;

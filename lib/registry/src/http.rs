@@ -87,7 +87,7 @@ async fn answer(api: Arc<Api>, guard: Arc<Guard>, request: Request) -> Result<Re
         ApiError::new(StatusCode::BAD_REQUEST, Code::Unsupported, "the query is not readable")
     })?;
     let caller = access::admit(&api, &guard, &mut parts, &query, &route).await?;
-    let body = RequestBody::new(body, api.config.body_idle_timeout);
+    let body = RequestBody::new(body);
     let exchange = Exchange { api, parts, query, caller, arrived: Instant::now() };
     exchange.check_access(&route)?;
     exchange.check_method(&route)?;

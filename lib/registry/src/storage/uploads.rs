@@ -73,7 +73,14 @@ impl Uploads {
         let session = self.claim(UploadId::random())?;
         let started_at = RegistryPath::UploadStartedAt(self.repository.name.clone(), session.id);
         self.repository.put(started_at, Bytes::from(now_rfc3339())).await?;
-        let writer = session.writer(WriteMode::Create).await?;
+        let writer = match session.writer(WriteMode::Create).await {
+            Ok(writer) => writer,
+            Err(error) => {
+                // Nobody hears of this session: a purge would find it a week from now.
+                let _ = session.remove().await;
+                return Err(error.into());
+            }
+        };
         session.claim.written(0);
         Ok(Upload { session, writer, digester: Some(Digester::new(algorithm)) })
     }
@@ -121,12 +128,29 @@ impl Upload {
         self.writer.size()
     }
 
+    /// Refuses bytes before they are sent: more than a blob may have, or than there is room for.
+    pub(crate) async fn expect(&mut self, length: u64) -> Result<(), UploadError> {
+        self.check_size(length)?;
+        let room = self.session.repository.driver().room().await?;
+        if room.is_none_or(|room| length <= room) {
+            return Ok(());
+        }
+        let driver = self.session.repository.driver().name();
+        let detail = format!("{length} bytes are to come for upload {}, and {room:?} have room", self.id());
+        Err(DriverError::NoSpace { driver, detail }.into())
+    }
+
+    fn check_size(&self, more: u64) -> Result<(), UploadError> {
+        let limit = self.session.repository.shared.max_blob_size;
+        match self.offset().checked_add(more) {
+            Some(size) if size <= limit => Ok(()),
+            _ => Err(UploadError::TooLarge { limit }),
+        }
+    }
+
     /// Appends bytes, in parts of at most [`MAX_WRITE`].
     pub(crate) async fn write(&mut self, mut bytes: Bytes) -> Result<(), UploadError> {
-        let limit = self.session.repository.shared.max_blob_size;
-        if self.offset().saturating_add(bytes.len() as u64) > limit {
-            return Err(UploadError::TooLarge { limit });
-        }
+        self.check_size(bytes.len() as u64)?;
         while !bytes.is_empty() {
             let part = bytes.split_to(bytes.len().min(MAX_WRITE));
             let digester =
