@@ -226,7 +226,8 @@ async fn access(config: &Config) -> Result<(Option<Arc<rustls::ServerConfig>>, G
     if secrets && tls.is_none() && !config.listen.ip().is_loopback() {
         tracing::warn!(listen = %config.listen, "credentials of clients come in clear text: set tls, or put TLS in front");
     }
-    Ok((tls, Guard::new(&config.auth).await?))
+    let guard = Guard::new(&config.auth).await?;
+    Ok(if tls.is_some() { (tls, guard.over_tls()) } else { (tls, guard) })
 }
 
 /// The registry knows nothing of the server that it is behind: gives it the certificate that the server has checked.

@@ -26,7 +26,7 @@ pub(super) async fn start(
     }
     let digest = exchange.query("digest").map(Digest::parse).transpose().map_err(ApiError::invalid_digest)?;
     let announced = announced_algorithm(&exchange)?;
-    let uploads = exchange.repository(&target).uploads();
+    let uploads = exchange.repository(&target).uploads(exchange.owner());
     let api = exchange.api.clone();
     let write = async move {
         let algorithm = digest.map_or(announced, |digest| digest.algorithm());
@@ -53,7 +53,7 @@ pub(super) async fn append(
     let id = parse_id(id)?;
     let coming = Coming::of(&exchange)?;
     let algorithm = announced_algorithm(&exchange)?;
-    let uploads = exchange.repository(&target).uploads();
+    let uploads = exchange.repository(&target).uploads(exchange.owner());
     let write = async move {
         let place = Place { target: &target, id, algorithm };
         let mut upload = uploads.resume(id, algorithm).await?;
@@ -76,7 +76,7 @@ pub(super) async fn finish(
     let digest =
         exchange.query("digest").ok_or_else(|| ApiError::invalid_digest("the query has no digest"))?;
     let digest = Digest::parse(digest).map_err(ApiError::invalid_digest)?;
-    let uploads = exchange.repository(&target).uploads();
+    let uploads = exchange.repository(&target).uploads(exchange.owner());
     let api = exchange.api.clone();
     let write = async move {
         let upload = uploads.resume(id, digest.algorithm()).await?;
@@ -88,7 +88,7 @@ pub(super) async fn finish(
 /// DELETE: ends a session without a blob.
 pub(super) async fn cancel(exchange: Exchange, target: Target, id: &str) -> Result<Response, ApiError> {
     let id = parse_id(id)?;
-    let uploads = exchange.repository(&target).uploads();
+    let uploads = exchange.repository(&target).uploads(exchange.owner());
     let write = async move {
         uploads.resume(id, Algorithm::Sha256).await?.cancel().await?;
         Ok(empty(StatusCode::NO_CONTENT, []))
@@ -100,7 +100,7 @@ pub(super) async fn cancel(exchange: Exchange, target: Target, id: &str) -> Resu
 pub(super) async fn status(exchange: Exchange, target: Target, id: &str) -> Result<Response, ApiError> {
     let id = parse_id(id)?;
     let algorithm = announced_algorithm(&exchange)?;
-    let uploads = exchange.repository(&target).uploads();
+    let uploads = exchange.repository(&target).uploads(exchange.owner());
     let status = async move {
         let offset = uploads.offset(id).await?;
         Ok(session(StatusCode::NO_CONTENT, Place { target: &target, id, algorithm }, offset))
