@@ -29,7 +29,7 @@ use locks::Locks;
 pub(crate) use manifests::{ManifestError, Manifests};
 use owner::Owner;
 use recent_manifests::RecentManifests;
-pub(crate) use referrers::Referrers;
+pub(crate) use referrers::{Referrers, fallback_tag, is_fallback_tag};
 use sessions::{Claim, Refused, Sessions};
 pub(crate) use tags::{Tags, TagsError};
 pub(crate) use uploads::{Upload, UploadError, Uploads};
