@@ -3,8 +3,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says so by a panic")]
 
+mod conformance;
 mod crash;
 mod faults;
+mod full_disk;
 mod process;
 mod pull;
 mod security;
