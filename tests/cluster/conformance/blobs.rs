@@ -12,17 +12,15 @@ use super::report::{Checked, Report, ensure, same};
 const REPOSITORY: &str = "conformance/blobs";
 const OTHER: &str = "conformance/others";
 
-pub(super) async fn check(registry: &Registry, report: &mut Report) {
-    for algorithm in [Algorithm::Sha256, Algorithm::Sha512] {
-        let mut blobs = Blobs { registry, report, algorithm, random: SmallRng::seed_from_u64(1) };
-        blobs.missing().await;
-        blobs.pushed().await;
-        blobs.out_of_order().await;
-        blobs.mounted().await;
-        blobs.cancelled().await;
-        blobs.ranges().await;
-        blobs.wrong_digest().await;
-    }
+pub(super) async fn check(registry: &Registry, algorithm: Algorithm, report: &mut Report) {
+    let mut blobs = Blobs { registry, report, algorithm, random: SmallRng::seed_from_u64(1) };
+    blobs.missing().await;
+    blobs.pushed().await;
+    blobs.out_of_order().await;
+    blobs.mounted().await;
+    blobs.cancelled().await;
+    blobs.ranges().await;
+    blobs.wrong_digest().await;
 }
 
 struct Blobs<'a> {

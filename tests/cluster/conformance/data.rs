@@ -238,6 +238,15 @@ impl DataSet {
         format!("conformance/{}", self.name)
     }
 
+    /// The tags under which a registry may keep what refers to a subject, for clients that do not know the API; this one
+    /// does.
+    pub(super) fn lists(&self) -> Vec<String> {
+        self.referrers
+            .keys()
+            .map(|subject| format!("{}-{:.64}", subject.algorithm(), subject.hex()))
+            .collect()
+    }
+
     /// A blob; gives its descriptor.
     fn blob(&mut self, content: &[u8], media_type: &str, with_data: bool) -> Value {
         let digest = Digest::of(self.algorithm, content);

@@ -147,14 +147,17 @@ fn listed(answer: &Answer) -> Checked<Vec<Value>> {
     Ok(body["manifests"].as_array().ok_or("the manifests are no list")?.clone())
 }
 
-/// A registry that only reads, as an agent is: it has it all, and takes nothing.
-pub(super) async fn read_only(registry: &Registry, sets: &[DataSet], report: &mut Report) {
-    let by = "read-only/";
-    for set in sets {
-        head(registry, set, by, report).await;
-        pull(registry, set, by, report).await;
-        referrers(registry, set, by, report).await;
-    }
+/// A registry that only reads, as an agent is: it has it all.
+pub(super) async fn read_only(registry: &Registry, set: &DataSet, report: &mut Report) {
+    head(registry, set, READ_ONLY, report).await;
+    pull(registry, set, READ_ONLY, report).await;
+    referrers(registry, set, READ_ONLY, report).await;
+}
+
+const READ_ONLY: &str = "read-only/";
+
+/// And it takes nothing.
+pub(super) async fn refuses_writes(registry: &Registry, report: &mut Report) {
     let digest = Digest::sha256(b"");
     let writes = [
         (Method::POST, "blobs/uploads/".to_owned()),
@@ -169,7 +172,7 @@ pub(super) async fn read_only(registry: &Registry, sets: &[DataSet], report: &mu
         (Method::DELETE, "blobs/uploads/0190a6f2-0000-4000-8000-000000000001".to_owned()),
     ];
     for (method, place) in writes {
-        let name = format!("{by}refuses {method} {place:.24}");
+        let name = format!("{READ_ONLY}refuses {method} {place:.24}");
         let check = async {
             let answer = registry.send(method, &format!("/v2/conformance/image/{place}"), &[], "").await?;
             answer.expect(StatusCode::METHOD_NOT_ALLOWED)?.is_error("UNSUPPORTED")

@@ -36,6 +36,13 @@ impl Report {
         found
     }
 
+    /// Takes over what another report noted.
+    pub(super) fn add(&mut self, other: Self) {
+        for (name, result) in other.checks {
+            self.note(name, result);
+        }
+    }
+
     pub(super) fn count(&self) -> usize {
         self.checks.len()
     }

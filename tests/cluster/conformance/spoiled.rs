@@ -9,9 +9,12 @@ use axum::http::{HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::Response;
 use shoal_http::{Limits, Running, Server};
 
+use futures_util::future::join_all;
+use shoal_core::Algorithm;
+
 use super::client::Registry;
 use super::report::Report;
-use super::{data, everything_but_deletes};
+use super::{blobs, data, pulls, push_and_read};
 use crate::process::Processes;
 
 /// What is done to an answer, by what was asked.
@@ -23,108 +26,195 @@ struct Answer {
     body: Bytes,
 }
 
-/// A registry's error, and the check that has to find it: part of its name.
-const ERRORS: [(&str, Spoil, &str); 14] = [
-    ("no OCI-Subject", |_, _, answer| answer.drop("oci-subject"), "/OCI-Subject"),
-    ("no OCI-Tag", |_, _, answer| answer.drop("oci-tag"), "/OCI-Tag"),
-    ("no filter named", |_, _, answer| answer.drop("oci-filters-applied"), "/of type"),
-    ("no Link", |_, _, answer| answer.drop("link"), "/by pages"),
-    (
-        "no Content-Type",
-        |method, _, answer| {
+/// The part of the run in which an error shows.
+#[derive(Clone, Copy)]
+enum Part {
+    Nothing,
+    Blobs,
+    Set(&'static str),
+}
+
+/// A registry's error.
+struct Error {
+    what: &'static str,
+    spoil: Spoil,
+    part: Part,
+    /// The check that has to find it: part of its name.
+    check: &'static str,
+}
+
+const ERRORS: [Error; 14] = [
+    Error {
+        what: "no OCI-Subject",
+        spoil: |_, _, answer| answer.drop("oci-subject"),
+        part: Part::Set("missing-subject"),
+        check: "/OCI-Subject",
+    },
+    Error {
+        what: "no OCI-Tag",
+        spoil: |_, _, answer| answer.drop("oci-tag"),
+        part: Part::Set("tag-param-sha256"),
+        check: "/OCI-Tag",
+    },
+    Error {
+        what: "no filter is named",
+        spoil: |_, _, answer| answer.drop("oci-filters-applied"),
+        part: Part::Set("missing-subject"),
+        check: "/of type",
+    },
+    Error {
+        what: "no Link",
+        spoil: |_, _, answer| answer.drop("link"),
+        part: Part::Set("tag-param-sha256"),
+        check: "/by pages",
+    },
+    Error {
+        what: "no type for HEAD",
+        spoil: |method, _, answer| {
             if *method == Method::HEAD {
                 answer.drop("content-type")
             }
         },
-        "/head/manifest",
-    ),
-    ("400 for 416", |_, _, answer| answer.turn(416, 400), "is 416"),
-    ("200 for 206", |_, _, answer| answer.turn(206, 200), "range requests/500-1499"),
-    (
-        "404 is no JSON",
-        |_, _, answer| {
+        part: Part::Set("no-layers"),
+        check: "/head/manifest",
+    },
+    Error {
+        what: "a byte is wrong",
+        spoil: |method, uri, answer| {
+            if *method == Method::GET && uri.path().contains("/blobs/") && answer.status == 200 {
+                answer.flip();
+            }
+        },
+        part: Part::Set("no-layers"),
+        check: "/pull/blob 0",
+    },
+    Error {
+        what: "404 is no JSON",
+        spoil: |_, _, answer| {
             if answer.status == 404 {
                 answer.body = Bytes::from("404 page not found")
             }
         },
-        "get-missing",
-    ),
-    (
-        "a wrong range",
-        |method, _, answer| {
+        part: Part::Nothing,
+        check: "missing-manifest/by-tag",
+    },
+    Error {
+        what: "400 for 416",
+        spoil: |_, _, answer| answer.turn(416, 400),
+        part: Part::Blobs,
+        check: "wrong offset is 416",
+    },
+    Error {
+        what: "200 for 206",
+        spoil: |_, _, answer| answer.turn(206, 200),
+        part: Part::Blobs,
+        check: "range requests/500-1499",
+    },
+    Error {
+        what: "a wrong range",
+        spoil: |method, _, answer| {
             if *method == Method::PATCH {
                 answer.set("range", "0-0")
             }
         },
-        "chunked multi/push",
-    ),
-    ("a sha256 digest for sha512", |_, _, answer| answer.alias(), "sha512 blobs/post+put/digest header"),
-    (
-        "a mount that only starts an upload",
-        |_, uri, answer| {
+        part: Part::Blobs,
+        check: "chunked multi/push",
+    },
+    Error {
+        what: "a sha256 digest for sha512",
+        spoil: |_, _, answer| answer.alias(),
+        part: Part::Blobs,
+        check: "post+put/digest header",
+    },
+    Error {
+        what: "a mount that only starts an upload",
+        spoil: |_, uri, answer| {
             if uri.query().is_some_and(|query| query.contains("mount=")) {
                 answer.turn(201, 202)
             }
         },
-        "mount/post",
-    ),
-    ("a wrong digest is taken", |_, _, answer| answer.turn(400, 201), "bad digest post+put/is 400"),
-    (
-        "a delete that keeps",
-        |method, _, answer| {
+        part: Part::Blobs,
+        check: "mount/post",
+    },
+    Error {
+        what: "a wrong digest is taken",
+        spoil: |_, _, answer| answer.turn(400, 201),
+        part: Part::Blobs,
+        check: "bad digest post+put/is 400",
+    },
+    Error {
+        what: "a delete that keeps",
+        spoil: |method, _, answer| {
             if *method == Method::GET {
                 answer.turn(404, 200)
             }
         },
-        "blob-delete is atomic",
-    ),
-    (
-        "a byte is wrong",
-        |method, uri, answer| {
-            if *method == Method::GET && uri.path().contains("/blobs/") && answer.status == 200 {
-                answer.flip()
-            }
-        },
-        "/pull/blob 0",
-    ),
+        part: Part::Blobs,
+        check: "blob-delete is atomic",
+    },
 ];
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_registry_that_errs_in_one_thing_is_found_out() {
     let cluster = Processes::start_with(super::ORIGIN).await;
-    // One data set of each kind that an error shows in: the run is made many times.
-    let kinds = ["image", "artifacts-with-subject", "tag-param-sha256"];
-    let sets: Vec<_> = data::sets().into_iter().filter(|set| kinds.contains(&set.name)).collect();
-    let (right, address) = spoiled(cluster.origin.registry(), |_, _, _| {}).await;
-    let mut report = Report::default();
-    everything_but_deletes(&Registry::at(address), &sets, &mut report).await;
-    assert!(report.failures().is_empty(), "through a proxy that changes nothing: {:#?}", report.failures());
-    drop(right);
-    for (error, spoil, check) in ERRORS {
-        let (_running, address) = spoiled(cluster.origin.registry(), spoil).await;
-        let mut report = Report::default();
-        everything_but_deletes(&Registry::at(address), &sets, &mut report).await;
-        let found =
-            report.failures().iter().any(|failure| failure.split(": ").next().unwrap().contains(check));
-        assert!(found, "{error}: no check called …{check}… failed, but {:#?}", report.failures());
+    let registry = cluster.origin.registry();
+    let right: Spoil = |_, _, _| {};
+    let parts = [Part::Nothing, Part::Blobs].into_iter().chain(SETS.map(Part::Set));
+    let right =
+        join_all(parts.enumerate().map(|(at, part)| run(registry, format!("right-{at}"), right, part)));
+    for report in right.await {
+        assert!(
+            report.failures().is_empty(),
+            "through a proxy that errs in nothing: {:#?}",
+            report.failures()
+        );
+    }
+    let wrong = ERRORS.iter().enumerate();
+    let wrong =
+        join_all(wrong.map(|(at, error)| run(registry, format!("wrong-{at}"), error.spoil, error.part)));
+    for (Error { what, check, .. }, report) in ERRORS.iter().zip(wrong.await) {
+        let failures = report.failures();
+        let found = failures.iter().any(|failure| failure.split(": ").next().unwrap().contains(check));
+        assert!(found, "{what}: no check called …{check}… failed, but {failures:#?}");
     }
 }
 
-/// A registry that answers as that one does, and then errs.
-async fn spoiled(registry: SocketAddr, spoil: Spoil) -> (Running, SocketAddr) {
+const SETS: [&str; 3] = ["missing-subject", "tag-param-sha256", "no-layers"];
+
+/// That part of the run, through a proxy that spoils what it passes on.
+async fn run(registry: SocketAddr, name: String, spoil: Spoil, part: Part) -> Report {
+    let (_running, address) = spoiled(registry, name, spoil).await;
+    let (registry, mut report) = (Registry::at(address), Report::default());
+    match part {
+        Part::Nothing => pulls::before_anything(&registry, &mut report).await,
+        Part::Blobs => blobs::check(&registry, Algorithm::Sha512, &mut report).await,
+        Part::Set(name) => {
+            let sets = data::sets();
+            let set = sets.iter().find(|set| set.name == name).unwrap();
+            push_and_read(&registry, set, &mut report).await;
+        }
+    }
+    report
+}
+
+/// A registry that answers as that one does, and then errs. Its repositories are its own.
+async fn spoiled(registry: SocketAddr, name: String, spoil: Spoil) -> (Running, SocketAddr) {
     let http = reqwest::Client::builder().no_proxy().build().unwrap();
     let forward = move |request: Request| {
-        let http = http.clone();
+        let (http, own) = (http.clone(), format!("{name}/"));
         async move {
             let (parts, body) = request.into_parts();
-            let url = format!("http://{registry}{}", parts.uri);
+            let url = format!("http://{registry}{}", parts.uri).replace("conformance/", &own);
             let body = to_bytes(body, usize::MAX).await.unwrap();
             let mut headers = parts.headers;
             headers.remove(header::HOST);
             headers.remove(header::TRANSFER_ENCODING);
             let got =
                 http.request(parts.method.clone(), url).headers(headers).body(body).send().await.unwrap();
-            let (status, headers) = (got.status(), got.headers().clone());
+            let (status, mut headers) = (got.status(), got.headers().clone());
+            for value in headers.values_mut() {
+                *value = value.to_str().unwrap().replace(&own, "conformance/").parse().unwrap();
+            }
             let mut answer = Answer { status, headers, body: got.bytes().await.unwrap() };
             spoil(&parts.method, &parts.uri, &mut answer);
             answer.into_response(&parts.method)
