@@ -216,7 +216,11 @@ impl Caller {
         }
         let identity = self.identity();
         if !self.guard.rules.allow(identity, action, repository) {
-            return self.refused(identity);
+            return match &self.identity {
+                // It has shown what it was asked for; to ask for the same again would be asked for ever.
+                Identity::Pass(None) => Verdict::InsufficientScope,
+                _ => self.refused(identity),
+            };
         }
         match &self.identity {
             Identity::Token(token) if !token.allows(action, repository) => Verdict::InsufficientScope,

@@ -164,7 +164,9 @@ async fn where_nobody_may_pull_too_everybody_is_sent_for_a_pass_and_may_what_the
         // A pass is no way to another one.
         rig.ask("GET", "/v2/_token", who).await.expect_error(StatusCode::UNAUTHORIZED, "UNAUTHORIZED");
     }
-    rig.ask("POST", UPLOADS, &guest).await.expect_error(StatusCode::UNAUTHORIZED, "UNAUTHORIZED");
+    let refused = rig.send("POST", UPLOADS, &[host[0], ("authorization", &guest)], Body::empty()).await;
+    assert!(refused.header("www-authenticate").ends_with(",error=\"insufficient_scope\""));
+    refused.expect_error(StatusCode::UNAUTHORIZED, "UNAUTHORIZED");
     rig.ask("POST", UPLOADS, &alice).await.expect(StatusCode::ACCEPTED);
     rig.ask("DELETE", MANIFEST, &alice).await.expect_error(StatusCode::FORBIDDEN, "DENIED");
     rig.ask("GET", "/v2/_token", &basic("alice:two"))
