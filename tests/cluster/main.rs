@@ -7,6 +7,7 @@ mod conformance;
 mod crash;
 mod faults;
 mod full_disk;
+mod hostile;
 mod process;
 mod pull;
 mod security;
