@@ -44,7 +44,7 @@ pub struct Guard {
 enum Method {
     /// Not at all: everybody may do everything.
     Open,
-    Htpasswd(Htpasswd, Option<Passes>),
+    Htpasswd(Htpasswd, Option<Box<Passes>>),
     Token(Tokens),
     Certificate(CertificateName),
 }
@@ -151,7 +151,7 @@ impl Guard {
             return Ok((Method::Htpasswd(htpasswd, None), Challenge::basic(&config.realm)?));
         }
         let challenge = Challenge::pass(&config.realm, config.token_url.as_deref())?;
-        Ok((Method::Htpasswd(htpasswd, Some(Passes::new(config.remember)?)), challenge))
+        Ok((Method::Htpasswd(htpasswd, Some(Box::new(Passes::new(config.remember)?))), challenge))
     }
 
     /// The same, behind a listener that speaks TLS: clients are sent nowhere without it.
