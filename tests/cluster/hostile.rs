@@ -104,12 +104,13 @@ async fn hostile_headers_are_refused_or_ignored_by_origin_and_agent() {
     let layer = fixture.push(1000, 1).await;
     let place = format!("GET /{}", blob_path(&layer.digest));
     let many = (0..1000).map(|at| format!("{at}-{at}")).collect::<Vec<_>>().join(",");
+    let behind = format!("{}-", layer.length());
     let ranges = [
         ("0-0", 206),
         ("-1", 206),
         ("0-", 206),
         ("-0", 416),
-        ("1000-", 416),
+        (&behind, 416),
         ("5-2", 416),
         ("a-", 200),
         ("-", 200),
