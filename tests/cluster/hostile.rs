@@ -22,6 +22,20 @@ async fn ask(address: SocketAddr, request_line: &str, headers: &str) -> Option<(
     Some((status, answer))
 }
 
+/// A request with two lengths, of which proxies believe one or the other, and another request behind it (RFC 9112, 6.1):
+/// how many answers there are.
+async fn smuggle(address: SocketAddr) -> usize {
+    let both = "content-length: 5\r\ntransfer-encoding: chunked\r\n";
+    let outer =
+        format!("POST /v2/{REPOSITORY}/blobs/uploads/ HTTP/1.1\r\nhost: registry\r\n{both}\r\n0\r\n\r\n");
+    let inner = "GET /v2/ HTTP/1.1\r\nhost: registry\r\n\r\n";
+    let mut connection = TcpStream::connect(address).await.unwrap();
+    connection.write_all(format!("{outer}{inner}").as_bytes()).await.unwrap();
+    let mut answers = Vec::new();
+    let _ = connection.read_to_end(&mut answers).await;
+    String::from_utf8_lossy(&answers).matches("HTTP/1.1 ").count()
+}
+
 /// Names and references that lead elsewhere, or would, if they were decoded twice or taken for paths.
 fn paths() -> Vec<(String, &'static [u16])> {
     let digest = Digest::sha256(b"absent");
@@ -126,9 +140,7 @@ async fn hostile_headers_are_refused_or_ignored_by_origin_and_agent() {
         }
         let large = format!("x-large: {}\r\n", "x".repeat(1 << 20));
         assert!(ask(address, "GET /v2/", &large).await.is_none_or(|(status, _)| status == 431));
-        let both = "content-length: 5\r\ntransfer-encoding: chunked\r\n";
-        let smuggled = ask(address, &format!("POST /v2/{REPOSITORY}/blobs/uploads/"), both).await;
-        assert!(smuggled.is_none_or(|(status, _)| matches!(status, 400 | 405)), "two lengths were taken");
+        assert_eq!(smuggle(address).await, 1, "a request came through in the body of another");
         let encoded = ask(
             address,
             &format!("PUT /v2/{REPOSITORY}/manifests/x"),
