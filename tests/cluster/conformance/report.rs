@@ -79,6 +79,7 @@ pub(super) fn ensure(holds: bool, otherwise: impl FnOnce() -> String) -> Checked
 }
 
 /// Passes if both are the same.
+#[allow(clippy::needless_pass_by_value, reason = "the checks read better")]
 pub(super) fn same<T: PartialEq + std::fmt::Debug>(what: &str, found: T, expected: T) -> Checked {
     ensure(found == expected, || format!("{what} is {found:?}, not {expected:?}"))
 }

@@ -72,7 +72,7 @@ const ERRORS: [Error; 14] = [
         what: "no type for HEAD",
         spoil: |method, _, answer| {
             if *method == Method::HEAD {
-                answer.drop("content-type")
+                answer.drop("content-type");
             }
         },
         part: Part::Set("no-layers"),
@@ -92,7 +92,7 @@ const ERRORS: [Error; 14] = [
         what: "404 is no JSON",
         spoil: |_, _, answer| {
             if answer.status == 404 {
-                answer.body = Bytes::from("404 page not found")
+                answer.body = Bytes::from("404 page not found");
             }
         },
         part: Part::Nothing,
@@ -114,7 +114,7 @@ const ERRORS: [Error; 14] = [
         what: "a wrong range",
         spoil: |method, _, answer| {
             if *method == Method::PATCH {
-                answer.set("range", "0-0")
+                answer.set("range", "0-0");
             }
         },
         part: Part::Blobs,
@@ -130,7 +130,7 @@ const ERRORS: [Error; 14] = [
         what: "a mount that only starts an upload",
         spoil: |_, uri, answer| {
             if uri.query().is_some_and(|query| query.contains("mount=")) {
-                answer.turn(201, 202)
+                answer.turn(201, 202);
             }
         },
         part: Part::Blobs,
@@ -146,7 +146,7 @@ const ERRORS: [Error; 14] = [
         what: "a delete that keeps",
         spoil: |method, _, answer| {
             if *method == Method::GET {
-                answer.turn(404, 200)
+                answer.turn(404, 200);
             }
         },
         part: Part::Blobs,
