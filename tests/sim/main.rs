@@ -115,7 +115,9 @@ fn a_scenario_that_cannot_be_is_refused_by_name() {
     assert!(error(Scenario { hosts: 0, ..small() }).starts_with("hosts must be at least 1"));
     assert!(error(Scenario { blobs: vec![], ..small() }).contains("length of a blob"));
     assert!(error(Scenario { zones: 1000, ..small() }).starts_with("zones must be at most"));
-    assert!(error(Scenario { faults: vec!["cut:7@1s..2s".parse().unwrap()], ..small() }).contains("no zone 7"));
+    assert!(
+        error(Scenario { faults: vec!["cut:7@1s..2s".parse().unwrap()], ..small() }).contains("no zone 7")
+    );
     assert!(error(Scenario { blobs: vec![u64::MAX], ..small() }).contains("cannot be cut"));
 }
 

@@ -103,6 +103,7 @@ impl Engine {
                 Timer::Peer(peer) => self.review_peer(&peer),
                 Timer::Swarm(digest) => self.review_swarm(&digest),
                 Timer::News(digest) => self.tell_news(&digest),
+                Timer::Uploads => self.start_uploads(),
             }
         }
     }

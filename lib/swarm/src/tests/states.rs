@@ -7,6 +7,8 @@ use proptest::prelude::*;
 use proptest::strategy::ValueTree as _;
 use proptest::test_runner::TestRunner;
 
+use shoal_core::{Bitfield, Role};
+
 use super::bench::Bench;
 use super::hostile::{event, tight};
 use super::{blob, some};
@@ -32,9 +34,10 @@ impl Seen {
     /// Lets the engine take one step, and notes what became of each blob and piece.
     fn step(&mut self, bench: &mut Bench, step: impl FnOnce(&mut Bench)) {
         let look = |bench: &Bench| {
-            (0..3u8).map(blob).map(|digest| {
-                (bench.engine.state_of(&digest), bench.engine.states_of_pieces(&digest))
-            }).collect::<Vec<_>>()
+            (0..3u8)
+                .map(blob)
+                .map(|digest| (bench.engine.state_of(&digest), bench.engine.states_of_pieces(&digest)))
+                .collect::<Vec<_>>()
         };
         let before = look(bench);
         step(bench);
@@ -66,6 +69,11 @@ fn the_diagrams_show_what_happens_and_nothing_else() {
             seen.step(&mut bench, |bench| drop(bench.advance(Duration::from_millis(wait))));
         }
     }
+    // Chance hardly ever brings the last piece.
+    let mut bench = Bench::new(tight(), 12);
+    bench.fetch(some(12, 0..11), &[]);
+    bench.member(1, Role::Agent, Bitfield::full(12));
+    seen.step(&mut bench, |bench| drop(bench.good(1, 11)));
     assert_eq!(seen.blobs, drawn(0), "blobs");
     assert_eq!(seen.pieces, drawn(1), "pieces");
 }
