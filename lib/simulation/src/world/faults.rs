@@ -18,6 +18,9 @@ impl World<'_> {
             let hosts = self.shuffled_hosts();
             let chosen =
                 |share: crate::fault::Share| hosts.iter().copied().take(share.of(scenario.hosts) as usize);
+            if let Some(share) = fault.share() {
+                chosen(share).for_each(|node| self.nodes[node as usize].is_unsound = true);
+            }
             match *fault {
                 Fault::Crash { share, after, back } => {
                     for node in chosen(share) {
