@@ -107,6 +107,11 @@ pub trait StorageDriver: Send + Sync + 'static {
     /// Removes the path and everything below it, written and not committed content too.
     async fn delete(&self, context: &Context, path: &DriverPath) -> Result<(), DriverError>;
 
+    /// How many more bytes writers may write now; `None` where nobody knows. Beyond it they are [`DriverError::NoSpace`].
+    async fn room(&self) -> Result<Option<u64>, DriverError> {
+        Ok(None)
+    }
+
     /// Another place from which a client may fetch the content; `None`: serve it yourself.
     async fn redirect_url(
         &self,

@@ -63,6 +63,15 @@ pub enum DriverError {
         /// What is missing.
         detail: String,
     },
+    /// The disk is full, or as full as it may get by uploads. What was written so far is kept; works again once there is
+    /// room.
+    #[error("{driver}: no space left: {detail}")]
+    NoSpace {
+        /// The driver.
+        driver: &'static str,
+        /// What has no room, and why.
+        detail: String,
+    },
     /// Anything else: a disk that fails, a bug.
     #[error("{driver}: {detail}")]
     Failed {
@@ -99,6 +108,10 @@ impl Errors {
 
     pub(crate) fn unavailable(self, detail: impl Into<String>) -> DriverError {
         DriverError::Unavailable { driver: self.0, detail: detail.into() }
+    }
+
+    pub(crate) fn no_space(self, detail: impl Into<String>) -> DriverError {
+        DriverError::NoSpace { driver: self.0, detail: detail.into() }
     }
 
     /// Content over [`crate::MAX_CONTENT_LENGTH`] was to be read whole.

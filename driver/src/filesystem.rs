@@ -54,7 +54,16 @@ impl FilesystemDriver {
     #[must_use]
     pub fn new(root: impl Into<PathBuf>) -> Self {
         let permits = Arc::new(Semaphore::new(MAX_DISK_OPERATIONS));
-        Self { disk: Arc::new(Disk::new(&root.into())), work: Work { errors: Errors("filesystem"), permits } }
+        let disk = Arc::new(Disk::new(&root.into(), 0));
+        Self { disk, work: Work { errors: Errors("filesystem"), permits } }
+    }
+
+    /// A driver like [`FilesystemDriver::new`] whose writers leave `reserve` bytes of the file system free: they are for
+    /// what is put whole (links, tags, manifests), so that what was uploaded can still be made use of.
+    #[must_use]
+    pub fn with_reserve(root: impl Into<PathBuf>, reserve: u64) -> Self {
+        let driver = Self::new(PathBuf::new());
+        Self { disk: Arc::new(Disk::new(&root.into(), reserve)), ..driver }
     }
 
     /// Where the committed content of a path is on disk, if there is any.
@@ -105,6 +114,14 @@ impl Work {
                 Err(self.errors.unavailable(format!("{path} is being written by another writer")))
             }
             Ok(Err(DiskError::TooLong)) => Err(self.errors.too_long(path)),
+            Ok(Err(DiskError::Reserved { reserve })) => {
+                let detail =
+                    format!("{operation} {path}: the last {reserve} bytes of the disk are not for uploads");
+                Err(self.errors.no_space(detail))
+            }
+            Ok(Err(DiskError::Failed(source))) if is_full(&source) => {
+                Err(self.errors.no_space(format!("{operation} {path}: {source}")))
+            }
             Ok(Err(DiskError::Failed(source))) => Err(failed(source)),
             Err(ended) => Err(failed(std::io::Error::other(ended))),
         }
@@ -187,6 +204,15 @@ impl StorageDriver for FilesystemDriver {
         self.refuse_root(path)?;
         self.run(Operation::Delete, path, Disk::delete).await
     }
+
+    async fn room(&self) -> Result<Option<u64>, DriverError> {
+        let root = DriverPath::root();
+        self.run(Operation::Writer, &root, |disk, _| Ok(Some(disk.room()?))).await
+    }
+}
+
+fn is_full(error: &std::io::Error) -> bool {
+    matches!(error.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded)
 }
 
 /// A file being streamed. It stays readable when its name goes away.

@@ -289,6 +289,10 @@ impl StorageDriver for ReadWriteDriver {
             _ => self.metadata.delete(context, path).await,
         }
     }
+
+    async fn room(&self) -> Result<Option<u64>, DriverError> {
+        self.metadata.room().await
+    }
 }
 
 /// A blob that is not what its path says is the client's mistake; anything else is the origin's.
@@ -297,9 +301,10 @@ fn import_failed(operation: Operation, path: &DriverPath, error: ImportError) ->
         ImportError::DigestMismatch { expected, found } => {
             DriverError::DigestMismatch { driver: ERRORS.0, expected: expected.into(), found: found.into() }
         }
-        // No room now, or shutting down: another origin, or a later time, may take it.
-        full @ (ImportError::NoSpace { .. } | ImportError::Full { .. } | ImportError::Closed { .. }) => {
-            ERRORS.unavailable(full.to_string())
+        full @ ImportError::NoSpace { .. } => ERRORS.no_space(full.to_string()),
+        // No place in the index, or shutting down: another origin, or a later time, may take it.
+        busy @ (ImportError::Full { .. } | ImportError::Closed { .. }) => {
+            ERRORS.unavailable(busy.to_string())
         }
         other => ERRORS.caused(format!("{operation} {path}"), other),
     }

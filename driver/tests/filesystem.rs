@@ -169,3 +169,26 @@ async fn streams_come_in_bounded_parts() {
     assert!(parts.iter().all(|part| part.len() <= 256 * 1024));
     assert_eq!(parts.iter().map(Bytes::len).sum::<usize>(), 3_000_000);
 }
+
+#[tokio::test]
+async fn what_is_reserved_is_not_for_writers_and_what_they_wrote_stays() {
+    let (directory, context, file) = (tempfile::tempdir().unwrap(), Context::default(), path("/upload/data"));
+    let roomy = FilesystemDriver::new(directory.path());
+    assert!(roomy.room().await.unwrap().unwrap() > 0);
+    let mut writer = roomy.writer(&context, &file, WriteMode::Create).await.unwrap();
+    writer.write(Bytes::from_static(b"first")).await.unwrap();
+    writer.close().await.unwrap();
+
+    let full = FilesystemDriver::with_reserve(directory.path(), u64::MAX);
+    assert_eq!(full.room().await.unwrap(), Some(0));
+    let refused = full.writer(&context, &path("/other/data"), WriteMode::Create).await;
+    assert!(matches!(refused.err(), Some(DriverError::NoSpace { driver: "filesystem", .. })));
+    full.put_content(&context, &path("/link"), Bytes::from_static(b"small")).await.unwrap();
+    let mut writer = full.writer(&context, &file, WriteMode::Append).await.unwrap();
+    let refused = writer.write(Bytes::from(vec![1; 1 << 20])).await;
+    assert!(matches!(refused, Err(DriverError::NoSpace { .. })), "{refused:?}");
+    writer.close().await.unwrap();
+    let mut writer = full.writer(&context, &file, WriteMode::Append).await.unwrap();
+    assert_eq!(writer.size(), 5);
+    writer.cancel().await.unwrap();
+}

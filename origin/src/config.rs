@@ -3,6 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use bytesize::ByteSize;
 use serde::Deserialize;
 use shoal_core::Zone;
 
@@ -50,6 +51,10 @@ pub struct Config {
     pub identity: shoal_identity::Config,
     /// Where blobs, links, tags and uploads are kept.
     pub store: shoal_store::Config,
+    /// How much of the store's file system uploads leave free; below it pushes are answered 507 and their sessions kept. 1 GiB:
+    /// links, tags and manifests are small, and a disk that is full to the last byte cannot even delete well.
+    #[serde(default = "default_min_free")]
+    pub min_free: ByteSize,
     /// The exchange with other nodes.
     pub transfer: shoal_transfer::Config,
     /// The registry.
@@ -76,6 +81,10 @@ fn default_api_listen() -> SocketAddr {
 
 fn default_admin() -> SocketAddr {
     (Ipv4Addr::LOCALHOST, 15001).into()
+}
+
+fn default_min_free() -> ByteSize {
+    ByteSize::gib(1)
 }
 
 fn default_drain() -> Duration {

@@ -91,7 +91,8 @@ impl Origin {
             return Err(BindError::WrongRole(identity.role()));
         }
         let (tls_of_registry, guard) = access(&config).await?;
-        let metadata = FilesystemDriver::new(config.store.directory.join("metadata"));
+        let metadata = config.store.directory.join("metadata");
+        let metadata = FilesystemDriver::with_reserve(metadata, config.min_free.as_u64());
         let store = Store::open(config.store).await?;
         store.register_metrics(metrics)?;
         let transfer =
@@ -227,7 +228,8 @@ async fn access(config: &Config) -> Result<(Option<Arc<rustls::ServerConfig>>, G
     if secrets && tls.is_none() && !config.listen.ip().is_loopback() {
         tracing::warn!(listen = %config.listen, "credentials of clients come in clear text: set tls, or put TLS in front");
     }
-    Ok((tls, Guard::new(&config.auth).await?))
+    let guard = Guard::new(&config.auth).await?;
+    Ok(if tls.is_some() { (tls, guard.over_tls()) } else { (tls, guard) })
 }
 
 /// The registry knows nothing of the server that it is behind: gives it the certificate that the server has checked.

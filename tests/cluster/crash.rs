@@ -1,8 +1,9 @@
 //! An origin is killed at any instant of pushing, tagging and deleting, and started again, time after time.
 //!
 //! Some clients work at once, each in a repository of its own, with layers in common. The instant is counted in their
-//! requests and parts of bodies, then varied by less time than a request takes. After each start what the origin shows
-//! is held against what the clients know. `CRASH_ROUNDS` and `CRASH_SEED` choose another run.
+//! requests and parts of bodies, or in those that change what there is (the end of an upload, a tag, a delete), then varied
+//! by as much time as such a request takes. After each start what the origin shows is held against what the clients know.
+//! `CRASH_ROUNDS` and `CRASH_SEED` choose another run.
 
 mod audit;
 mod disk;
@@ -18,7 +19,7 @@ use rand::{Rng, RngExt, SeedableRng};
 
 use crate::process::{Process, Processes};
 use audit::{Audit, Scope};
-use fuse::Fuse;
+use fuse::{Durations, Fuse, Step};
 use journal::Journal;
 use writer::{Mountable, Writer};
 
@@ -26,8 +27,6 @@ use writer::{Mountable, Writer};
 const CLIENTS: usize = 3;
 /// The longest life of an origin, in steps: three or four images of each client.
 const MAX_STEPS: i64 = 400;
-/// How long after the last step the origin dies at most: about as long as a request takes, so that it dies within one.
-const MAX_DELAY: Duration = Duration::from_millis(12);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_kill_at_any_instant_loses_nothing_acknowledged_and_shows_nothing_half_written() {
@@ -56,6 +55,7 @@ struct Run {
     random: SmallRng,
     mountable: Mountable,
     journals: Vec<Journal>,
+    durations: Durations,
 }
 
 const ORIGIN: &str = "killed";
@@ -72,13 +72,14 @@ impl Run {
             random: SmallRng::seed_from_u64(seed),
             mountable: Mountable::default(),
             journals,
+            durations: Durations::default(),
         }
     }
 
     /// The clients work, the origin is killed and started again.
     async fn live_and_die(&mut self) {
         let origin = self.origin.take().unwrap();
-        let fuse = Fuse::new(self.random.random_range(1..=MAX_STEPS));
+        let fuse = self.fuse();
         let mut clients = Vec::new();
         for journal in std::mem::take(&mut self.journals) {
             let writer = Writer {
@@ -99,11 +100,23 @@ impl Run {
             ended = &mut clients => panic!("the clients ended: {ended:?}"),
         }
         // Not a wait for something: the instant is to be any.
-        tokio::time::sleep(self.random.random_range(Duration::ZERO..MAX_DELAY)).await;
+        let longest = self.durations.typical(fuse.counted());
+        tokio::time::sleep(longest.mul_f64(self.random.random())).await;
         assert!(origin.complaints().is_empty(), "{:?}", origin.complaints());
         origin.kill();
         self.journals = clients.await.into_iter().map(Result::unwrap).collect();
         self.origin = Some(self.cluster.another_origin(ORIGIN));
+    }
+
+    /// Mostly the origin dies in what changes what there is, and often in what does so in several steps.
+    fn fuse(&mut self) -> Fuse {
+        let (counted, steps) = match self.random.random_range(0..6) {
+            0 | 1 => (None, MAX_STEPS),
+            2 => (Some(Step::Ending), MAX_STEPS / 20),
+            3 => (Some(Step::Tagging), MAX_STEPS / 20),
+            _ => (Some(Step::Deleting), MAX_STEPS / 40),
+        };
+        Fuse::new(counted, self.random.random_range(1..=steps), self.durations.clone())
     }
 
     async fn audit(&mut self, scope: Scope) {

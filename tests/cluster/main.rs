@@ -3,9 +3,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says so by a panic")]
 
+mod conformance;
 mod crash;
 mod eviction;
 mod faults;
+mod full_disk;
+mod hostile;
 mod process;
 mod pull;
 mod record;

@@ -35,6 +35,11 @@ const START: Duration = Duration::from_secs(30);
 impl Processes {
     /// Starts a tracker and an origin.
     pub(crate) async fn start() -> Self {
+        Self::start_with("").await
+    }
+
+    /// The same, with more tables in the origin's configuration.
+    pub(crate) async fn start_with(origin_tables: &str) -> Self {
         shoal_identity::install_crypto_provider();
         let folder = tempfile::tempdir().unwrap();
         let ca = folder.path().join("ca");
@@ -46,7 +51,7 @@ impl Processes {
         let config = format!("listen = \"127.0.0.1:{tracker_port}\"\n");
         let tracker = Process::spawn(folder.path(), Role::Tracker, "tracker", &config);
         let config = format!(
-            "listen = \"127.0.0.1:0\"\napi_listen = \"127.0.0.1:{api_port}\"\ntracker = [\"{tracker_url}\"]\n{}",
+            "listen = \"127.0.0.1:0\"\napi_listen = \"127.0.0.1:{api_port}\"\ntracker = [\"{tracker_url}\"]\n{origin_tables}{}",
             stored(folder.path(), "origin", "")
         );
         let origin = Process::spawn(folder.path(), Role::Origin, "origin", &config);
@@ -88,6 +93,26 @@ impl Processes {
         &self.tracker_url
     }
 
+    /// Starts an origin whose store is a file system of that many bytes, in a mount namespace of its own: nobody else sees
+    /// it, and it goes with the process.
+    pub(crate) fn origin_on_small_disk(&self, name: &str, bytes: usize, min_free: &str) -> Process {
+        let config = format!(
+            "listen = \"127.0.0.1:0\"\napi_listen = \"127.0.0.1:0\"\ntracker = [\"{}\"]\nmin_free = \"{min_free}\"\n{}",
+            self.tracker_url,
+            stored(self.folder.path(), name, "")
+        );
+        let store = self.folder.path().join(name).join("data");
+        std::fs::create_dir_all(&store).unwrap();
+        let mount = format!("mount -t tmpfs -o size={bytes} shoal {store:?} && exec \"$@\"");
+        let mut command = Command::new("unshare");
+        // Who is not root becomes it in a namespace of users.
+        if !is_root() {
+            command.args(["--user", "--map-root-user"]);
+        }
+        command.args(["--mount", "sh", "-c", &mount, "sh"]).arg(binary(self.folder.path()));
+        Process::spawn_by(command, self.folder.path(), Role::Origin, name, &config)
+    }
+
     /// Where a role keeps its files.
     pub(crate) fn folder(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
@@ -96,6 +121,11 @@ impl Processes {
 
 impl Process {
     fn spawn(folder: &Path, role: Role, name: &str, config: &str) -> Self {
+        Self::spawn_by(Command::new(binary(folder)), folder, role, name, config)
+    }
+
+    /// By a command to which only the arguments of the role are missing.
+    fn spawn_by(mut command: Command, folder: &Path, role: Role, name: &str, config: &str) -> Self {
         let home = folder.join(name);
         let identity = home.join("identity");
         if !identity.exists() {
@@ -117,7 +147,6 @@ impl Process {
         let file = home.join("config.toml");
         let head = format!("admin = \"127.0.0.1:0\"\n{config}[identity]\ndirectory = {identity:?}\n");
         std::fs::write(&file, head).unwrap();
-        let mut command = Command::new(binary(folder));
         command.args([
             role.as_str(),
             "--config",
@@ -268,6 +297,11 @@ fn binary(folder: &Path) -> PathBuf {
         std::fs::copy(built, &linked).unwrap();
     }
     linked
+}
+
+fn is_root() -> bool {
+    let id = Command::new("id").arg("-u").output().unwrap();
+    id.stdout.trim_ascii() == b"0"
 }
 
 /// A port that was free a moment ago: for the two addresses that others must know beforehand.

@@ -30,6 +30,8 @@ pub(super) struct Disk {
     /// Held while `pending` changes its shape, so that a file that is opened is still the one under its name, and no
     /// directory is pruned between its making and its first file.
     pending_shape: Mutex<()>,
+    /// How many bytes of the file system stay free of uncommitted content.
+    reserve: u64,
 }
 
 /// Why the disk did not do it.
@@ -41,6 +43,9 @@ pub(super) enum DiskError {
     /// Another writer has it open.
     #[error("busy")]
     Busy,
+    /// There is room, but none that writers may use.
+    #[error("the last {reserve} bytes are reserved")]
+    Reserved { reserve: u64 },
     /// The content is longer than its reader takes.
     #[error("too long")]
     TooLong,
@@ -49,13 +54,14 @@ pub(super) enum DiskError {
 }
 
 impl Disk {
-    pub(super) fn new(root: &Path) -> Self {
+    pub(super) fn new(root: &Path, reserve: u64) -> Self {
         Self {
             tree: Place::new(root.join("tree"), Durability::Synced),
             pending: Place::new(root.join("pending"), Durability::Unsynced),
             temporary: Place::new(root.join("temporary"), Durability::Unsynced),
             prepared: Mutex::new(false),
             pending_shape: Mutex::new(()),
+            reserve,
         }
     }
 
@@ -205,6 +211,9 @@ impl Disk {
         if self.kind(path)? == Some(NodeKind::Directory) {
             return Err(io::Error::from(ErrorKind::IsADirectory).into());
         }
+        if mode == WriteMode::Create {
+            self.ensure_room(1)?;
+        }
         let file = match mode {
             WriteMode::Create => self.pending.make_spot(path)?.open(OFlags::RDWR | OFlags::CREATE)?,
             WriteMode::Append => self.take_up(path)?,
@@ -219,6 +228,22 @@ impl Disk {
         }
         let length = file.metadata()?.size();
         Ok((file, length))
+    }
+
+    /// How many bytes writers may still write.
+    pub(super) fn room(&self) -> Result<u64, DiskError> {
+        self.prepare()?;
+        let disk = rustix::fs::statvfs(self.pending.path()).map_err(io::Error::from)?;
+        Ok(disk.f_bavail.saturating_mul(disk.f_frsize).saturating_sub(self.reserve))
+    }
+
+    /// Refuses to write so many bytes where only the reserve has room for them.
+    pub(super) fn ensure_room(&self, length: u64) -> Result<(), DiskError> {
+        // Without a reserve it is for the file system to say.
+        if self.reserve == 0 || length <= self.room()? {
+            return Ok(());
+        }
+        Err(DiskError::Reserved { reserve: self.reserve })
     }
 
     /// Makes the uncommitted content visible. It is in `file`, whose bytes have been synced.

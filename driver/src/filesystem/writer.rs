@@ -57,7 +57,11 @@ impl FilesystemWriter {
             return Ok(());
         }
         let (at, length) = (self.written, bytes.len() as u64);
-        self.on_file(move |_, _, file| Ok(file.write_all_at(&bytes, at)?)).await?;
+        self.on_file(move |disk, _, file| {
+            disk.ensure_room(length)?;
+            Ok(file.write_all_at(&bytes, at)?)
+        })
+        .await?;
         self.written += length;
         Ok(())
     }

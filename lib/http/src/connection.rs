@@ -27,6 +27,8 @@ use tower::ServiceExt as _;
 
 use crate::activity::{Activity, Answer, InFlight};
 use crate::limits::Limits;
+use crate::pace::Paced;
+use crate::stall::Impatient;
 use crate::tasks::Tasks;
 use crate::{ClientCertificate, RemoteAddress};
 
@@ -125,18 +127,24 @@ impl Front {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let stream = TokioIo::new(stream);
+        let stream = TokioIo::new(Impatient::new(stream, self.limits.answer_stall_timeout));
+        let hand_on = |request: Request<Incoming>, in_flight| {
+            answer(
+                self.router.clone(),
+                &client,
+                request.map(|body| Paced::new(body, &self.limits)),
+                in_flight,
+            )
+        };
         match protocol {
             Protocol::Http1 => {
-                let service = service_fn(|request| answer(self.router.clone(), &client, request, None));
+                let service = service_fn(|request| hand_on(request, None));
                 let connection = self.http1.serve_connection(stream, service);
                 drive(connection, self.tasks.stopped(), std::future::pending()).await
             }
             Protocol::Http2 => {
                 let activity = Activity::default();
-                let service = service_fn(|request| {
-                    answer(self.router.clone(), &client, request, Some(activity.begin()))
-                });
+                let service = service_fn(|request| hand_on(request, Some(activity.begin())));
                 let connection = self.http2.serve_connection(stream, service);
                 drive(connection, self.tasks.stopped(), activity.idle(self.limits.http2_idle_timeout)).await
             }
@@ -173,7 +181,7 @@ where
 fn answer(
     router: Router,
     client: &Client,
-    mut request: Request<Incoming>,
+    mut request: Request<Paced<Incoming>>,
     in_flight: Option<InFlight>,
 ) -> impl Future<Output = Result<Response<Answer>, Infallible>> + Send + use<> {
     request.extensions_mut().insert(client.address);

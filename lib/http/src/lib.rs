@@ -2,12 +2,14 @@
 //!
 //! Invariant: whatever clients and the system do, the loop goes on, holds at most as much as [`Limits`] says, and
 //! ends with all its tasks. It knows no routes, and no right or wrong of a client certificate: it hands both on.
-//! It sets no limit to how long a body takes: blobs are large, and who serves them knows what slow means.
+//! It limits how slow a body may be, not how long it takes: blobs are large.
 
 mod activity;
 mod connection;
 mod limits;
+mod pace;
 mod server;
+mod stall;
 mod tasks;
 
 use std::net::SocketAddr;

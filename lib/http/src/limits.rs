@@ -3,6 +3,8 @@
 use std::io;
 use std::time::Duration;
 
+use bytesize::ByteSize;
+
 /// Limits of one listener. Durations are written as `10s`, `1m 30s`.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -21,6 +23,19 @@ pub struct Limits {
     /// one `Accept` line for each of a dozen media types. (HTTP/2 counts 32 bytes for each field towards
     /// `max_header_bytes`.)
     pub max_headers: usize,
+    /// How long a request's body may send nothing before it is given up (408 where the registry answers); what came before
+    /// is kept where it is kept at all. 60 s: longer than a client takes to compress the next part, shorter than what holds
+    /// a connection for nothing.
+    #[serde(with = "humantime_serde")]
+    pub body_idle_timeout: Duration,
+    /// Bytes a second that a body has to bring on average over `body_idle_timeout` of waiting for it; below, it is given up as
+    /// if it were silent. 1 KiB: slower than any line that images are pushed over, and a thousand such clients cost one
+    /// connection each and no more.
+    pub min_body_rate: ByteSize,
+    /// How long a client may take nothing of its answer before its connection is cut. 5 minutes: a runtime that unpacks
+    /// between two reads is back by then, and one that was stopped gives its place to others.
+    #[serde(with = "humantime_serde")]
+    pub answer_stall_timeout: Duration,
     /// How long a TLS handshake may take. 5 s: a few round trips around the world, with losses.
     #[serde(with = "humantime_serde")]
     pub tls_handshake_timeout: Duration,
@@ -53,6 +68,9 @@ impl Default for Limits {
             header_read_timeout: Duration::from_secs(10),
             max_header_bytes: 32 * 1024,
             max_headers: 100,
+            body_idle_timeout: Duration::from_secs(60),
+            min_body_rate: ByteSize::kib(1),
+            answer_stall_timeout: Duration::from_secs(5 * 60),
             tls_handshake_timeout: Duration::from_secs(5),
             http2_idle_timeout: Duration::from_secs(120),
             http2_ping_interval: Duration::from_secs(30),
@@ -75,6 +93,8 @@ impl Limits {
         ];
         let durations = [
             ("header_read_timeout", self.header_read_timeout),
+            ("body_idle_timeout", self.body_idle_timeout),
+            ("answer_stall_timeout", self.answer_stall_timeout),
             ("tls_handshake_timeout", self.tls_handshake_timeout),
             ("http2_idle_timeout", self.http2_idle_timeout),
             ("http2_ping_interval", self.http2_ping_interval),

@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::Extension;
-use axum::routing::get;
+use axum::routing::{get, post};
+use bytesize::ByteSize;
+use http_body_util::BodyExt as _;
 use shoal_http::{ClientCertificate, Limits, RemoteAddress, Server};
 use support::*;
 use tokio::io::AsyncReadExt as _;
@@ -92,6 +94,56 @@ async fn a_body_may_take_longer_than_a_header() {
     assert!(early.is_err(), "{early:?}");
     gate.open.add_permits(1);
     assert!(answer(&mut client).await.ends_with("slow"));
+}
+
+/// Answers how a body came to its end.
+fn reader() -> Router {
+    let read = async |body: axum::body::Body| match body.collect().await {
+        Ok(whole) => format!("whole {}", whole.to_bytes().len()),
+        Err(error) => format!("cut: {}", std::error::Error::source(&error).unwrap()),
+    };
+    Router::new().route("/", post(read))
+}
+
+#[tokio::test]
+async fn a_silent_or_trickling_body_is_given_up_in_time() {
+    let limits = Limits {
+        body_idle_timeout: Duration::from_secs(1),
+        min_body_rate: ByteSize::b(1000),
+        ..Limits::default()
+    };
+    let (_running, address) = serve(reader(), None, limits).await;
+    for (start, reason) in [("", "no byte"), ("a few bytes", "at least 1000 are needed")] {
+        let mut client = connect(address).await;
+        let head = format!("POST / HTTP/1.1\r\nhost: shoal\r\ncontent-length: 5000\r\n\r\n{start}");
+        send(&mut client, head.as_bytes()).await;
+        let said = String::from_utf8(rest(&mut client).await.0).unwrap();
+        assert!(said.contains("cut: ") && said.contains(reason), "{said}");
+    }
+    let mut client = connect(address).await;
+    send(&mut client, b"POST / HTTP/1.1\r\nhost: shoal\r\ncontent-length: 5\r\n\r\nwhole").await;
+    assert!(answer(&mut client).await.ends_with("whole 5"));
+}
+
+#[tokio::test]
+async fn a_client_that_takes_nothing_of_its_answer_is_cut_off() {
+    let limits = Limits { answer_stall_timeout: Duration::from_millis(100), ..Limits::default() };
+    let (ended, hears) = tokio::sync::oneshot::channel::<()>();
+    let ended = std::sync::Arc::new(std::sync::Mutex::new(Some(ended)));
+    let endless = move || {
+        // Dropped with the body.
+        let held = ended.lock().unwrap().take();
+        let parts = futures_util::stream::repeat_with(move || {
+            let _ = &held;
+            Ok::<_, std::io::Error>(bytes::Bytes::from_static(&[7; 64 << 10]))
+        });
+        async { axum::body::Body::from_stream(parts) }
+    };
+    let (_running, address) = serve(Router::new().route("/", get(endless)), None, limits).await;
+    let mut client = connect(address).await;
+    send(&mut client, GET).await;
+    let heard = timeout(support::PATIENCE, hears).await.expect("the answer is held for ever");
+    assert!(heard.is_err(), "nobody says anything there");
 }
 
 #[tokio::test]

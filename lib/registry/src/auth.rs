@@ -9,20 +9,24 @@ mod challenge;
 mod config;
 mod credentials;
 mod htpasswd;
+mod pass;
 mod rules;
 mod token;
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use http::{Extensions, HeaderMap};
 
 pub use certificate::ClientCertificate;
-pub(crate) use challenge::{Challenge, Fault};
+pub(crate) use challenge::{Challenge, Fault, Host, PASS_PATH};
 pub use config::{CertificateConfig, CertificateName, Config, HtpasswdConfig, TokenConfig};
 use credentials::Credentials;
 use htpasswd::Htpasswd;
 pub use htpasswd::HtpasswdError;
+pub(crate) use pass::Given;
+use pass::Passes;
 pub(crate) use rules::CATALOG;
 use rules::Rules;
 pub use rules::{Action, Rule};
@@ -40,7 +44,7 @@ pub struct Guard {
 enum Method {
     /// Not at all: everybody may do everything.
     Open,
-    Htpasswd(Htpasswd),
+    Htpasswd(Htpasswd, Option<Box<Passes>>),
     Token(Tokens),
     Certificate(CertificateName),
 }
@@ -56,6 +60,8 @@ enum Identity {
     Anonymous,
     Named(String),
     Token(Token),
+    /// A pass of this registry, with the name of who got it; `None` for one without credentials.
+    Pass(Option<String>),
 }
 
 /// Whether a client may do a thing.
@@ -128,9 +134,7 @@ impl Guard {
         let (method, challenge) = match (&config.htpasswd, &config.token, &config.certificate) {
             (None, None, None) if config.rules.is_empty() => return Ok(Self::open()),
             (None, None, None) => return Err(GuardError::RulesWithoutMethod),
-            (Some(htpasswd), None, None) => {
-                (Method::Htpasswd(Htpasswd::open(htpasswd).await?), Challenge::basic(&htpasswd.realm)?)
-            }
+            (Some(htpasswd), None, None) => Self::by_passwords(htpasswd, &rules).await?,
             (None, Some(token), None) => {
                 (Method::Token(Tokens::open(token).await?), Challenge::bearer(&token.realm, &token.service)?)
             }
@@ -140,6 +144,23 @@ impl Guard {
         Ok(Self { method, challenge, rules })
     }
 
+    /// Passes are for where some may do something without a password: clients then need both ways.
+    async fn by_passwords(config: &HtpasswdConfig, rules: &Rules) -> Result<(Method, Challenge), GuardError> {
+        let htpasswd = Htpasswd::open(config).await?;
+        if !rules.allow_anonymous() {
+            return Ok((Method::Htpasswd(htpasswd, None), Challenge::basic(&config.realm)?));
+        }
+        let challenge = Challenge::pass(&config.realm, config.token_url.as_deref())?;
+        Ok((Method::Htpasswd(htpasswd, Some(Box::new(Passes::new(config.remember)?))), challenge))
+    }
+
+    /// The same, behind a listener that speaks TLS: clients are sent nowhere without it.
+    #[must_use]
+    pub fn over_tls(mut self) -> Self {
+        self.challenge.send_to_tls();
+        self
+    }
+
     /// Whether everybody may do everything.
     pub(crate) fn is_open(&self) -> bool {
         matches!(self.method, Method::Open)
@@ -147,6 +168,11 @@ impl Guard {
 
     pub(crate) fn challenge(&self) -> &Challenge {
         &self.challenge
+    }
+
+    /// Whether clients get passes here.
+    pub(crate) fn gives_passes(&self) -> bool {
+        matches!(self.method, Method::Htpasswd(_, Some(_)))
     }
 
     /// Finds out who asks. Takes the credentials out of the headers.
@@ -162,10 +188,15 @@ impl Guard {
                 Some(certificate) => Identity::Named(certificate.identity(*name)?),
                 None => Identity::Anonymous,
             },
-            Method::Htpasswd(htpasswd) => match credentials? {
-                Credentials::None => Identity::Anonymous,
-                Credentials::Basic(basic) => Identity::Named(htpasswd.check(basic).await?),
-                Credentials::Bearer(_) => return Err(OTHER_KIND),
+            Method::Htpasswd(htpasswd, passes) => match (credentials?, passes) {
+                (Credentials::None, _) => Identity::Anonymous,
+                (Credentials::Basic(basic), _) => Identity::Named(htpasswd.check(basic).await?),
+                (Credentials::Bearer(token), Some(passes)) => {
+                    let users = htpasswd.users().await;
+                    let name = passes.check(SystemTime::now(), &token, |name| users.entry(name))?;
+                    Identity::Pass(name)
+                }
+                (Credentials::Bearer(_), None) => return Err(OTHER_KIND),
             },
             Method::Token(tokens) => match credentials? {
                 Credentials::None => Identity::Anonymous,
@@ -185,7 +216,11 @@ impl Caller {
         }
         let identity = self.identity();
         if !self.guard.rules.allow(identity, action, repository) {
-            return self.refused(identity);
+            return match &self.identity {
+                // It has shown what it was asked for; to ask for the same again would be asked for ever.
+                Identity::Pass(None) => Verdict::InsufficientScope,
+                _ => self.refused(identity),
+            };
         }
         match &self.identity {
             Identity::Token(token) if !token.allows(action, repository) => Verdict::InsufficientScope,
@@ -203,27 +238,45 @@ impl Caller {
     }
 
     /// Whether it may know that this is a registry it can use: with good credentials, or if there is something to do
-    /// without any.
+    /// without any. Where passes are given it has to get one first, so that it learns how to show who it is.
     pub(crate) fn may_enter(&self) -> Verdict {
-        match self.identity() {
-            None if !self.guard.is_open() && !self.guard.rules.allow_anonymous() => self.refused(None),
-            _ => Verdict::Allowed,
+        let must_ask = match &self.identity {
+            Identity::Anonymous => !self.guard.rules.allow_anonymous() || self.guard.gives_passes(),
+            _ => false,
+        };
+        if must_ask && !self.guard.is_open() { self.refused(None) } else { Verdict::Allowed }
+    }
+
+    /// A pass for what it showed just now: a password, or nothing. `None` where there are no passes, and for a pass: it is
+    /// not a way to another.
+    pub(crate) async fn pass(&self) -> Option<Given> {
+        let Method::Htpasswd(htpasswd, Some(passes)) = &self.guard.method else { return None };
+        match &self.identity {
+            Identity::Anonymous => Some(passes.give(SystemTime::now(), None)),
+            Identity::Named(name) => {
+                let users = htpasswd.users().await;
+                Some(passes.give(SystemTime::now(), Some((name, users.entry(name)?))))
+            }
+            Identity::Token(_) | Identity::Pass(_) => None,
         }
     }
 
-    fn identity(&self) -> Option<&str> {
+    /// Its name: `None` without credentials; empty where good ones name nobody.
+    pub(crate) fn identity(&self) -> Option<&str> {
         match &self.identity {
             Identity::Anonymous => None,
             Identity::Named(name) => Some(name),
             Identity::Token(token) => Some(&token.subject),
+            Identity::Pass(name) => name.as_deref(),
         }
     }
 
     fn refused(&self, identity: Option<&str>) -> Verdict {
         match (identity, &self.guard.challenge) {
             // There is no way to ask for a certificate in HTTP.
-            (None | Some(""), Challenge::Basic { .. } | Challenge::Bearer { .. }) => Verdict::Unauthenticated,
-            _ => Verdict::Denied,
+            (_, Challenge::None) => Verdict::Denied,
+            (None | Some(""), _) => Verdict::Unauthenticated,
+            (Some(_), _) => Verdict::Denied,
         }
     }
 }
@@ -232,7 +285,7 @@ impl fmt::Debug for Guard {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let method = match &self.method {
             Method::Open => "open",
-            Method::Htpasswd(_) => "htpasswd",
+            Method::Htpasswd(..) => "htpasswd",
             Method::Token(_) => "token",
             Method::Certificate(_) => "certificate",
         };

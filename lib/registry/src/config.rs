@@ -1,7 +1,6 @@
 //! What an operator can set.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use bytesize::ByteSize;
 
@@ -32,10 +31,6 @@ pub struct Config {
     /// The most repositories on one page of the catalog, and as many as a client gets that does not say. 1000: a page is
     /// some thousand looks at the storage.
     pub max_catalog_page: usize,
-    /// How long a request's body may send nothing before it is answered 408; its session survives. 60 seconds: longer
-    /// than a client takes to compress the next part, shorter than what holds a connection for nothing.
-    #[serde(with = "humantime_serde")]
-    pub body_idle_timeout: Duration,
 }
 
 impl Default for Config {
@@ -49,7 +44,6 @@ impl Default for Config {
             max_concurrent_uploads: 512,
             max_tags_page: 1000,
             max_catalog_page: 1000,
-            body_idle_timeout: Duration::from_secs(60),
         }
     }
 }

@@ -86,9 +86,17 @@ async fn answer(api: Arc<Api>, guard: Arc<Guard>, request: Request) -> Result<Re
     let Query(query) = Query::<Vec<_>>::try_from_uri(&parts.uri).map_err(|_| {
         ApiError::new(StatusCode::BAD_REQUEST, Code::Unsupported, "the query is not readable")
     })?;
+    // Where no passes are given, this is an address like any other that is none.
+    if route.resource == Some(Resource::Pass) && !guard.gives_passes() {
+        return Err(route::no_such_route());
+    }
     let caller = access::admit(&api, &guard, &mut parts, &query, &route).await?;
-    let body = RequestBody::new(body, api.config.body_idle_timeout);
+    let body = RequestBody::new(body);
     let exchange = Exchange { api, parts, query, caller, arrived: Instant::now() };
+    if route.resource == Some(Resource::Pass) {
+        exchange.check_method(&route)?;
+        return access::give_pass(&exchange.caller).await;
+    }
     exchange.check_access(&route)?;
     exchange.check_method(&route)?;
     exchange.check_encoding()?;
@@ -159,7 +167,7 @@ impl Exchange {
             (Resource::Upload(id), "DELETE") => uploads::cancel(self, target, &id).await,
             (Resource::Upload(id), _) => uploads::status(self, target, &id).await,
             (Resource::Referrers(subject), _) => referrers::list(self, target, &subject).await,
-            (Resource::Tags | Resource::Catalog, _) => tags::list(self, target).await,
+            (Resource::Tags | Resource::Catalog | Resource::Pass, _) => tags::list(self, target).await,
         }
     }
 

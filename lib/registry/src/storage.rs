@@ -9,6 +9,7 @@ mod descriptors;
 pub(crate) mod hashing;
 mod locks;
 mod manifests;
+pub(crate) mod owner;
 mod recent_manifests;
 mod referrers;
 pub(crate) mod sessions;
@@ -26,8 +27,9 @@ pub(crate) use blobs::{BlobError, Blobs, Descriptor};
 use descriptors::Descriptors;
 use locks::Locks;
 pub(crate) use manifests::{ManifestError, Manifests};
+use owner::Owner;
 use recent_manifests::RecentManifests;
-pub(crate) use referrers::Referrers;
+pub(crate) use referrers::{Referrers, fallback_tag, is_fallback_tag};
 use sessions::{Claim, Refused, Sessions};
 pub(crate) use tags::{Tags, TagsError};
 pub(crate) use uploads::{Upload, UploadError, Uploads};
@@ -104,8 +106,9 @@ impl Repository {
         Blobs::new(self.clone())
     }
 
-    pub(crate) fn uploads(&self) -> Uploads {
-        Uploads::new(self.clone())
+    /// The upload sessions of that client; `None`: of those without a name.
+    pub(crate) fn uploads(&self, owner: Option<Owner>) -> Uploads {
+        Uploads::new(self.clone(), owner)
     }
 
     pub(crate) fn manifests(&self) -> Manifests {

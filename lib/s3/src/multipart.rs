@@ -7,7 +7,7 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use s3s::{S3ErrorCode, S3Result};
 use shoal_driver::{ByteRange, ByteStream, FileWriter, WriteMode};
 
-use crate::error::{read_failed, refusal, write_failed};
+use crate::error::{no_space, read_failed, refusal, write_failed};
 use crate::keys::{Content, Named};
 use crate::objects::Bucket;
 use crate::parts::Held;
@@ -31,6 +31,15 @@ impl Bucket {
             }
         };
         Ok(self.uploads.begin(named, session))
+    }
+
+    /// Refuses a part before it is sent, if there is no room for it: once begun, it could not be taken back.
+    pub(crate) async fn expect(&self, length: Option<i64>) -> S3Result<()> {
+        let length = length.and_then(|length| u64::try_from(length).ok()).unwrap_or(0);
+        match self.driver.room().await.map_err(write_failed)? {
+            Some(room) if length > room => Err(no_space()),
+            _ => Ok(()),
+        }
     }
 
     /// Appends a part.

@@ -231,6 +231,7 @@ impl S3 for Face {
         let input = request.input;
         let named = self.0.writable(&input.bucket, &input.key)?;
         let upload = self.0.uploads.find(&input.upload_id, &named)?;
+        self.0.expect(input.content_length).await?;
         let held = self.0.memory.hold(input.body, input.content_length, MAX_PART_LENGTH).await?;
         let part = self.0.append(&upload, input.part_number, &held).await?;
         Ok(S3Response::new(UploadPartOutput {

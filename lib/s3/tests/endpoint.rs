@@ -4,14 +4,16 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use shoal_core::{Digest, RepositoryName, Tag};
 use shoal_driver::{
-    ByteRange, ByteStream, Context, DriverError, DriverPath, MemoryDriver, ReadOnlyDriver, StorageDriver,
-    TransferError, Transferer,
+    ByteRange, ByteStream, Context, DriverError, DriverPath, FilesystemDriver, MemoryDriver, ReadOnlyDriver,
+    StorageDriver, TransferError, Transferer,
 };
+use shoal_http::{Limits, Server};
 use shoal_s3::{Access, Config, SecretKey, router};
 use shoal_store::Store;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -480,4 +482,54 @@ async fn a_read_only_driver_lists_what_it_can_and_says_what_it_cannot() {
     assert_eq!(elements(&elements(&answer.body, "CommonPrefixes").concat(), "Prefix"), [format!("{tags}1/")]);
     let repositories = face.get("?prefix=docker/registry/v2/repositories/").await;
     assert_eq!(code(&repositories), (501, "NotImplemented".into()));
+}
+
+#[tokio::test]
+async fn a_full_disk_is_507_before_a_part_is_sent() {
+    let directory = tempfile::tempdir().unwrap();
+    let face = |reserve| {
+        let driver = FilesystemDriver::with_reserve(directory.path(), reserve);
+        Face::on(Arc::new(driver), Access::Anonymous)
+    };
+    let (data, started) = (format!("{UPLOAD}/data"), format!("{UPLOAD}/startedat"));
+    let refused = (507, "InsufficientStorage".to_owned());
+    let full = face(u64::MAX).await;
+    let begun = full.ask("POST", &format!("/{data}?uploads"), "", "").await;
+    assert_eq!(code(&begun), refused);
+    assert_eq!(full.put(&started, "2026-01-01T00:00:00Z").await.status, 200, "what is small has room");
+    // A disk on which an upload of the whole address space has no room, and this one has.
+    let roomy = face(1).await;
+    let id = roomy.begin(&data).await;
+    let length = i64::MAX;
+    let head = format!(
+        "PUT /registry/{data}?partNumber=1&uploadId={id} HTTP/1.1\r\nhost: a\r\ncontent-length: {length}\r\n\r\n"
+    );
+    let mut connection = TcpStream::connect(roomy.address).await.unwrap();
+    connection.write_all(head.as_bytes()).await.unwrap();
+    let mut said = vec![0; 12];
+    connection.read_exact(&mut said).await.unwrap();
+    assert_eq!(String::from_utf8(said).unwrap(), "HTTP/1.1 507");
+    assert_eq!(roomy.part(&data, &id, 1, "a part").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_part_that_trickles_is_given_up_and_leaves_nothing_behind() {
+    let limits = Limits { body_idle_timeout: Duration::from_millis(100), ..Limits::default() };
+    let router = router(Arc::new(MemoryDriver::new()), &Config::default(), Access::Anonymous).unwrap();
+    let server = Server::bind(([127, 0, 0, 1], 0).into(), None, limits).await.unwrap();
+    let face = Face { address: server.local_address(), driver: Arc::new(MemoryDriver::new()) };
+    let _running = server.serve(router);
+    let data = format!("{UPLOAD}/data");
+    let id = face.begin(&data).await;
+    let head = format!(
+        "PUT /registry/{data}?partNumber=1&uploadId={id} HTTP/1.1\r\nhost: a\r\ncontent-length: 9\r\n\r\n1234"
+    );
+    let mut connection = TcpStream::connect(face.address).await.unwrap();
+    connection.write_all(head.as_bytes()).await.unwrap();
+    let mut said = String::new();
+    connection.read_to_string(&mut said).await.unwrap();
+    assert!(said.starts_with("HTTP/1.1 400") && said.contains("RequestTimeout"), "{said}");
+    let tag = tag_of(&face.part(&data, &id, 1, "whole").await);
+    assert_eq!(face.complete(&data, &id, &[tag]).await.status, 200);
+    assert_eq!(face.get(&format!("/{data}")).await.body, "whole");
 }

@@ -156,6 +156,13 @@ pub struct Config {
     /// Requests of all peers that wait; what would be sent last beyond it is rejected. 64: an agent has as many waiting as
     /// each agent asks for; whoever comes to a crowded origin is told at once, and asks elsewhere.
     pub upload_queue: usize,
+    /// How long a node from which others have a blob keeps a piece that it has just sent from the next who ask for it, unless
+    /// a reader waits: they get it from whoever has it now. 1 s: a piece is passed on within a tenth of that, and
+    /// nobody notices who needs it a second later.
+    #[serde(with = "humantime_serde")]
+    pub hold: Duration,
+    /// How often it does that. 2: a piece that three asked for and did not pass on is one that must come from here.
+    pub held_copies: u32,
     /// How long a request waits at most behind those that are more urgent or rarer. 2 s.
     #[serde(with = "humantime_serde")]
     pub upload_patience: Duration,
@@ -217,6 +224,8 @@ impl Default for Config {
             max_uploads_per_peer: 4,
             upload_queue_per_peer: 32,
             upload_queue: 64,
+            hold: seconds(1),
+            held_copies: 2,
             upload_patience: seconds(2),
             max_loads: 64,
             max_loads_per_peer: 16,

@@ -103,6 +103,7 @@ impl Engine {
                 Timer::Peer(peer) => self.review_peer(&peer),
                 Timer::Swarm(digest) => self.review_swarm(&digest),
                 Timer::News(digest) => self.tell_news(&digest),
+                Timer::Uploads => self.start_uploads(),
             }
         }
     }
@@ -154,6 +155,30 @@ impl Engine {
             .get(digest)
             .map_or(Geometry::MAX_PIECES, |swarm| u64::from(swarm.geometry.piece_count()));
         u64::from(piece.0) >= pieces
+    }
+
+    /// Where a blob stands, as `states.md` names it.
+    #[cfg(test)]
+    pub(crate) fn state_of(&self, digest: &Digest) -> &'static str {
+        match () {
+            () if self.fetching.contains(digest) => "fetching",
+            () if self.swarms.contains_key(digest) => "seed",
+            () if self.loads.contains_key(digest) => "loading",
+            () => "closed",
+        }
+    }
+
+    /// Where each piece of a blob stands, if it is being fetched.
+    #[cfg(test)]
+    pub(crate) fn states_of_pieces(&self, digest: &Digest) -> Vec<&'static str> {
+        let Some(swarm) = self.swarms.get(digest) else { return Vec::new() };
+        let Some(fetch) = &swarm.fetch else { return Vec::new() };
+        let state = |piece| match () {
+            () if swarm.have.contains(piece) => "held",
+            () if fetch.asked.contains_key(&piece) => "asked",
+            () => "idle",
+        };
+        Bitfield::full(swarm.have.len()).iter().map(state).collect()
     }
 
     /// Panics unless every invariant of the engine holds.

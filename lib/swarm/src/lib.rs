@@ -3,6 +3,7 @@
 //! Pure: events go in, actions come out, time and the seed of all randomness are arguments, and the same events give
 //! the same actions on every machine. So it runs in the daemon and, unchanged, in the simulator. It moves no bytes,
 //! checks no hashes and opens no connections; whoever drives it does.
+#![doc = include_str!("states.md")]
 
 mod bans;
 mod budget;

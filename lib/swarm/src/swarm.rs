@@ -6,12 +6,13 @@ use std::collections::{BTreeMap, VecDeque};
 
 use shoal_core::{Bitfield, Digest, Geometry, PeerId, PieceIndex, Role};
 
+use crate::config::Config;
 use crate::event::{Moment, Priority};
 use crate::fetch::{Fetch, Source};
 use crate::finder::Finder;
 use crate::peer::Peer;
 use crate::picker::{Counted, Picker};
-use crate::uploads::Waiting;
+use crate::uploads::{Sends, Waiting};
 
 #[derive(Debug)]
 pub(crate) struct Swarm {
@@ -21,8 +22,10 @@ pub(crate) struct Swarm {
     /// None for a seed.
     pub(crate) fetch: Option<Box<Fetch>>,
     pub(crate) late: Late,
-    /// How often each piece was sent; grown as far as needed.
-    copies: Vec<u32>,
+    /// How each piece went out; grown as far as needed.
+    sends: Vec<Sends>,
+    /// Whether all of it was here from the beginning: this node is where others have it from.
+    is_source: bool,
     /// Pieces of which the members have not heard.
     pub(crate) news: Vec<PieceIndex>,
     /// When they heard of some last.
@@ -55,11 +58,12 @@ impl Swarm {
     pub(crate) fn new(now: Moment, geometry: Geometry, have: Bitfield) -> Self {
         Self {
             geometry,
+            is_source: have.is_full(),
             have,
             members: BTreeMap::new(),
             fetch: None,
             late: Late::default(),
-            copies: Vec::new(),
+            sends: Vec::new(),
             news: Vec::new(),
             told_at: None,
             asked_at: now,
@@ -100,17 +104,21 @@ impl Swarm {
         piece: PieceIndex,
         priority: Priority,
     ) -> Option<Waiting> {
-        let copies = self.copies.get(piece.0 as usize).copied().unwrap_or(0);
-        self.have.contains(piece).then_some(Waiting { digest, piece, priority, copies, since: now })
+        let sends = self.sends.get(piece.0 as usize).copied().unwrap_or_default();
+        self.have.contains(piece).then_some(Waiting { digest, piece, priority, sends, since: now })
     }
 
     /// A piece is being sent to somebody.
-    pub(crate) fn sent(&mut self, piece: PieceIndex) {
+    pub(crate) fn sent(&mut self, now: Moment, piece: PieceIndex, config: &Config) -> Sends {
         let at = piece.0 as usize;
-        if self.copies.len() <= at {
-            self.copies.resize(at + 1, 0);
+        if self.sends.len() <= at {
+            self.sends.resize(at + 1, Sends::default());
         }
-        self.copies[at] = self.copies[at].saturating_add(1);
+        let sends = &mut self.sends[at];
+        sends.copies = sends.copies.saturating_add(1);
+        let is_held = self.is_source && sends.copies <= config.held_copies;
+        sends.held_until = if is_held { now.after(config.hold) } else { Moment::default() };
+        *sends
     }
 
     /// How many bytes a request takes at most.
@@ -190,7 +198,7 @@ impl Swarm {
 
     /// Panics unless rarities are what a recount of the bitfields gives.
     #[cfg(test)]
-    pub(crate) fn audit(&self, config: &crate::config::Config) {
+    pub(crate) fn audit(&self, config: &Config) {
         let Some(fetch) = &self.fetch else { return };
         fetch.audit(&self.have, config);
         assert!(!self.have.is_full());

@@ -10,6 +10,7 @@ mod record;
 mod requests;
 mod serving;
 mod spread;
+mod states;
 
 use shoal_core::{Bitfield, Digest, Geometry, PeerId, PieceIndex};
 

@@ -15,6 +15,8 @@ use crate::event::Moment;
 pub(crate) enum Timer {
     /// A connection: requests without an answer, the end of a pause, idleness.
     Peer(PeerId),
+    /// Pieces that were held back may be sent.
+    Uploads,
     /// A swarm: pieces of which its members are to hear.
     News(Digest),
     /// A swarm: candidates to try again, peers to find, an endgame to widen, a stall, idleness.

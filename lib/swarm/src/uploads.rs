@@ -26,9 +26,17 @@ pub(crate) struct Waiting {
     pub(crate) digest: Digest,
     pub(crate) piece: PieceIndex,
     pub(crate) priority: Priority,
+    pub(crate) sends: Sends,
+    pub(crate) since: Moment,
+}
+
+/// How a piece went out so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Sends {
     /// How often it was sent to anybody.
     pub(crate) copies: u32,
-    pub(crate) since: Moment,
+    /// Before that it is sent to nobody else but to a reader: whoever has it now may pass it on.
+    pub(crate) held_until: Moment,
 }
 
 /// What became of a request.
@@ -105,7 +113,8 @@ impl Uploads {
         }
         let per_peer = config.max_uploads_per_peer.max(1);
         let lines = self.lines.iter().filter(|(_, line)| line.active < per_peer);
-        let (_, peer, at) = lines.flat_map(|(peer, line)| ranks(now, peer, line, config)).min()?;
+        let ranks = lines.flat_map(|(peer, line)| ranks(now, peer, line, config));
+        let (_, peer, at) = ranks.filter(|(_, peer, at)| !self.is_held(now, peer, *at)).min()?;
         let next = self.take(&peer, at)?;
         self.turn += 1;
         if let Some(line) = self.lines.get_mut(&peer) {
@@ -115,14 +124,30 @@ impl Uploads {
             let line = Line { active: 1, served: self.turn, ..Line::default() };
             self.lines.insert(peer, line);
         }
-        for other in self.lines.values_mut().flat_map(|line| &mut line.waiting) {
-            if other.piece == next.piece && other.digest == next.digest {
-                other.copies += 1;
-            }
-        }
         let upload = Upload { peer, digest: next.digest, piece: next.piece };
         self.active.insert(upload);
         Some(upload)
+    }
+
+    /// A piece goes out: who else waits for it waits for one that has been sent so often.
+    pub(crate) fn sent(&mut self, digest: &Digest, piece: PieceIndex, sends: Sends) {
+        let waiting = self.lines.values_mut().flat_map(|line| &mut line.waiting);
+        let same = waiting.filter(|other| other.piece == piece && other.digest == *digest);
+        same.for_each(|other| other.sends = sends);
+    }
+
+    fn is_held(&self, now: Moment, peer: &PeerId, at: usize) -> bool {
+        let waiting = self.lines.get(peer).and_then(|line| line.waiting.get(at));
+        waiting.is_some_and(|waiting| waiting.sends.held_until > now && waiting.priority != Priority::Reader)
+    }
+
+    /// When something that is held may be sent, if there is a slot for it.
+    pub(crate) fn next_release(&self, now: Moment, config: &Config) -> Option<Moment> {
+        if self.active.len() >= config.max_uploads.max(1) {
+            return None;
+        }
+        let waiting = self.lines.values().flat_map(|line| &line.waiting);
+        waiting.map(|waiting| waiting.sends.held_until).filter(|&until| until > now).min()
     }
 
     /// That upload has ended. Says whether it had been started.
@@ -203,6 +228,6 @@ fn ranks(
 ) -> impl Iterator<Item = (Rank, PeerId, usize)> {
     line.waiting.iter().enumerate().map(move |(at, waiting)| {
         let in_time = waiting.since.after(config.upload_patience) > now;
-        ((in_time, waiting.priority, waiting.copies, line.served, at), *peer, at)
+        ((in_time, waiting.priority, waiting.sends.copies, line.served, at), *peer, at)
     })
 }

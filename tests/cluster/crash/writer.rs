@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use bytes::Bytes;
 use rand::rngs::SmallRng;
@@ -12,7 +13,7 @@ use reqwest::{Body, RequestBuilder, Response, StatusCode};
 use serde_json::json;
 use shoal_core::Digest;
 
-use super::fuse::Fuse;
+use super::fuse::{Fuse, Step};
 use super::journal::{Journal, Presence, Upload};
 
 const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
@@ -53,7 +54,14 @@ impl Writer {
     }
 
     async fn act(&mut self) -> Result<(), Cut> {
-        match self.random.random_range(0..12) {
+        // Where the origin is to die in a delete or a tag, those come often: what they cut short is there anyhow.
+        let often = match self.fuse.counted() {
+            Some(Step::Deleting) => 8..11,
+            Some(Step::Tagging) => 4..8,
+            Some(Step::Sending | Step::Ending) | None => 0..12,
+        };
+        let chosen = if self.random.random_bool(0.5) { often } else { 0..12 };
+        match self.random.random_range(chosen) {
             0..=5 => self.push_image().await,
             6..=7 => self.tag_again().await,
             8..=9 => self.delete_tag().await,
@@ -103,7 +111,7 @@ impl Writer {
         }
         let url = self.url(&format!("manifests/{}", tag.clone().unwrap_or_else(|| digest.to_string())));
         let put = self.http.put(url).header(CONTENT_TYPE, MANIFEST_TYPE).body(content);
-        self.send(put, &[StatusCode::CREATED]).await?;
+        self.send(Step::Tagging, put, &[StatusCode::CREATED]).await?;
         self.journal.end_manifest(&digest, Presence::There);
         if let Some(tag) = &tag {
             self.journal.end_tag(tag, Some(digest));
@@ -122,7 +130,13 @@ impl Writer {
 
     async fn delete_manifest(&mut self) -> Result<(), Cut> {
         let there = self.journal.manifests_in(Presence::There);
-        let Some(digest) = there.choose(&mut self.random) else { return Ok(()) };
+        // Those with tags are few, and the only ones whose delete changes more than one thing.
+        let tagged: Vec<_> = self.journal.tags.values().filter_map(|values| values[0]).collect();
+        let chosen = match tagged.choose(&mut self.random) {
+            Some(tagged) if self.random.random_bool(0.7) => Some(tagged),
+            _ => there.choose(&mut self.random),
+        };
+        let Some(digest) = chosen else { return Ok(()) };
         self.journal.begin_delete(digest);
         let deleted = self.delete(&format!("manifests/{digest}")).await?;
         self.journal.end_delete(digest, if deleted { Presence::Gone } else { Presence::There });
@@ -142,7 +156,9 @@ impl Writer {
     /// Whether it was deleted; if not, the registry does not do that.
     async fn delete(&mut self, path: &str) -> Result<bool, Cut> {
         let delete = self.http.delete(self.url(path));
-        let answer = self.send(delete, &[StatusCode::ACCEPTED, StatusCode::METHOD_NOT_ALLOWED]).await?;
+        let answer = self
+            .send(Step::Deleting, delete, &[StatusCode::ACCEPTED, StatusCode::METHOD_NOT_ALLOWED])
+            .await?;
         self.journal.cannot_delete |= answer.status() == StatusCode::METHOD_NOT_ALLOWED;
         Ok(answer.status() == StatusCode::ACCEPTED)
     }
@@ -166,7 +182,7 @@ impl Writer {
     async fn mount(&mut self, digest: Digest, from: &str) -> Result<(), Cut> {
         self.journal.begin_blob(digest);
         let post = self.http.post(self.url(&format!("blobs/uploads/?mount={digest}&from={from}")));
-        self.send(post, &[StatusCode::CREATED]).await?;
+        self.send(Step::Ending, post, &[StatusCode::CREATED]).await?;
         self.journal.blobs.insert(digest, Presence::There);
         Ok(())
     }
@@ -187,7 +203,7 @@ impl Writer {
         let url = self.url(&format!("blobs/uploads/?digest={digest}"));
         let post = self.http.post(url).header(CONTENT_LENGTH, content.len()).body(self.parts(content));
         self.journal.sessions_lost += 1;
-        self.send(post, &[StatusCode::CREATED]).await?;
+        self.send(Step::Ending, post, &[StatusCode::CREATED]).await?;
         self.journal.sessions_lost -= 1;
         Ok(())
     }
@@ -198,7 +214,7 @@ impl Writer {
         upload.sent = content.len() as u64;
         self.journal.upload = Some(upload.clone());
         let patch = self.http.patch(self.at(&upload.location)).body(self.parts(content));
-        upload.acknowledge(&self.send(patch, &[StatusCode::ACCEPTED]).await?);
+        upload.acknowledge(&self.send(Step::Sending, patch, &[StatusCode::ACCEPTED]).await?);
         self.end(upload, Bytes::new(), digest).await
     }
 
@@ -212,7 +228,7 @@ impl Writer {
             self.journal.upload = Some(upload.clone());
             let range = format!("{}-{}", upload.acknowledged, upload.sent - 1);
             let patch = self.http.patch(self.at(&upload.location)).header(CONTENT_RANGE, range).body(chunk);
-            upload.acknowledge(&self.send(patch, &[StatusCode::ACCEPTED]).await?);
+            upload.acknowledge(&self.send(Step::Sending, patch, &[StatusCode::ACCEPTED]).await?);
         }
         self.end(upload, rest, digest).await
     }
@@ -220,7 +236,7 @@ impl Writer {
     async fn start(&mut self, content: Bytes) -> Result<Upload, Cut> {
         let post = self.http.post(self.url("blobs/uploads/"));
         self.journal.sessions_lost += 1;
-        let started = self.send(post, &[StatusCode::ACCEPTED]).await?;
+        let started = self.send(Step::Sending, post, &[StatusCode::ACCEPTED]).await?;
         self.journal.sessions_lost -= 1;
         let upload =
             Upload { location: location(&started), content, acknowledged: 0, sent: 0, ending: false };
@@ -234,15 +250,22 @@ impl Writer {
         let url = with_digest(&self.at(&upload.location), digest);
         let put = self.http.put(url).header(CONTENT_LENGTH, rest.len()).body(rest);
         self.journal.sessions_lost += 1;
-        self.send(put, &[StatusCode::CREATED]).await?;
+        self.send(Step::Ending, put, &[StatusCode::CREATED]).await?;
         self.journal.sessions_lost -= 1;
         self.journal.upload = None;
         Ok(())
     }
 
-    async fn send(&self, request: RequestBuilder, expected: &[StatusCode]) -> Result<Response, Cut> {
-        self.fuse.step();
+    async fn send(
+        &self,
+        step: Step,
+        request: RequestBuilder,
+        expected: &[StatusCode],
+    ) -> Result<Response, Cut> {
+        self.fuse.step(step);
+        let began = Instant::now();
         let answer = request.send().await.map_err(|_| Cut)?;
+        self.fuse.took(step, began.elapsed());
         if expected.contains(&answer.status()) {
             return Ok(answer);
         }
@@ -255,7 +278,7 @@ impl Writer {
         let fuse = self.fuse.clone();
         let next = move || {
             let part = content.split_to(content.len().min(PART));
-            fuse.step();
+            fuse.step(Step::Sending);
             (!part.is_empty()).then_some(Ok::<_, std::io::Error>(part))
         };
         Body::wrap_stream(futures_util::stream::iter(std::iter::from_fn(next)))

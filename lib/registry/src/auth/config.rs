@@ -29,8 +29,13 @@ pub struct HtpasswdConfig {
     /// What clients show when they ask for a password.
     #[serde(default = "default_realm")]
     pub realm: String,
-    /// How long a password that was right is taken again without bcrypt. 5 minutes: bcrypt is slow on purpose, and a
-    /// push asks many times. A change in the file counts at once.
+    /// Where clients get tokens for their password, or for none, if the rules allow anonymous clients anything: docker can
+    /// do both only by tokens. The registry gives them itself, at `/v2/_token` of the host that the client asked; to be set
+    /// where that is not right, behind a proxy that speaks TLS: `https://registry.example.com/v2/_token`.
+    #[serde(default)]
+    pub token_url: Option<String>,
+    /// How long a password that was right is taken again without bcrypt, and a token is good. 5 minutes: bcrypt is slow on
+    /// purpose, and a push asks many times. A change in the file counts at once.
     #[serde(default = "default_remember", with = "humantime_serde")]
     pub remember: Duration,
     /// Passwords that are checked at one moment. Half the processors: each check is a tenth of a second of one, and

@@ -41,6 +41,11 @@ impl Htpasswd {
         })
     }
 
+    /// Who has which password now.
+    pub(crate) async fn users(&self) -> Arc<Users> {
+        self.source.users().await
+    }
+
     /// The name, if the password is the one of that name.
     pub(crate) async fn check(&self, basic: Basic) -> Result<String, Refusal> {
         let users = self.source.users().await;

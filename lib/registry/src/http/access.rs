@@ -5,15 +5,19 @@
 
 use std::sync::Arc;
 
-use http::header::{HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::body::Body;
+use axum::response::Response;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, HOST, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::request::Parts;
+use http::uri::Authority;
 use http::{Method, StatusCode};
 
 use super::error::{ApiError, Code};
 use super::names::Target;
 use super::route::{Resource, Route};
-use super::{Api, Exchange};
-use crate::auth::{Action, CATALOG, Caller, Challenge, Fault, Guard, Refusal, Verdict};
+use super::{Api, Exchange, with_body};
+use crate::auth::{Action, CATALOG, Caller, Challenge, Fault, Guard, Host, Refusal, Verdict};
+use crate::storage::owner::Owner;
 
 /// Finds out who asks. From here on nobody sees the credentials.
 pub(super) async fn admit(
@@ -28,7 +32,7 @@ pub(super) async fn admit(
         Refusal::BadCredentials(reason) => {
             tracing::info!(reason, "refused credentials");
             let scope = scope(api, &parts.method, query, route);
-            unauthorized(guard.challenge(), &scope, Fault::Invalid, reason)
+            unauthorized((guard.challenge(), parts), &scope, Fault::Invalid, reason)
         }
         Refusal::Nobody(reason) => {
             tracing::info!(reason, "refused a client certificate");
@@ -67,7 +71,12 @@ impl Exchange {
             }
         };
         let scope = scope(&self.api, &self.parts.method, &self.query, route);
-        Err(unauthorized(self.caller.challenge(), &scope, fault, message))
+        Err(unauthorized((self.caller.challenge(), &self.parts), &scope, fault, message))
+    }
+
+    /// Whose the uploads are that this client starts.
+    pub(super) fn owner(&self) -> Option<Owner> {
+        self.caller.identity().map(Owner::of)
     }
 
     /// Whether the client may read the blobs that it wants from another repository.
@@ -84,6 +93,9 @@ fn wanted(
     route: &Route,
 ) -> Result<Option<(Action, String)>, ApiError> {
     let Some(resource) = &route.resource else { return Ok(None) };
+    if *resource == Resource::Pass {
+        return Ok(None);
+    }
     // An address without a repository is about all of them.
     if route.name.is_empty() {
         return Ok(Some((Action::Pull, CATALOG.to_owned())));
@@ -128,9 +140,26 @@ fn action(method: &Method, resource: &Resource) -> Action {
     }
 }
 
-fn unauthorized(challenge: &Challenge, scope: &str, fault: Fault, message: &str) -> ApiError {
+/// Gives the client a pass for what it showed.
+pub(super) async fn give_pass(caller: &Caller) -> Result<Response, ApiError> {
+    let message = "a token is given for a name and a password, or for no credentials";
+    let refused = || ApiError::new(StatusCode::UNAUTHORIZED, Code::Unauthorized, message);
+    let pass = caller.pass().await.ok_or_else(refused)?;
+    let body = serde_json::to_vec(&pass).expect("texts and a number are JSON");
+    let headers = [(CONTENT_TYPE, "application/json".into()), (CACHE_CONTROL, "no-store".into())];
+    Ok(with_body(StatusCode::OK, headers, Body::from(body)))
+}
+
+fn unauthorized(
+    (challenge, parts): (&Challenge, &Parts),
+    scope: &str,
+    fault: Fault,
+    message: &str,
+) -> ApiError {
     let error = ApiError::new(StatusCode::UNAUTHORIZED, Code::Unauthorized, message);
-    match challenge.header(scope, fault) {
+    let host = parts.uri.authority().map(Authority::as_str);
+    let host = host.or_else(|| parts.headers.get(HOST)?.to_str().ok()).map(Host);
+    match challenge.header(scope, fault, host) {
         Some(header) => error.with_header(WWW_AUTHENTICATE, header),
         None => error,
     }

@@ -93,6 +93,11 @@ impl ApiError {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, Code::Unknown, "internal error")
     }
 
+    fn no_space() -> Self {
+        let message = "this registry's disk is full: go on with the upload once its operator has made room";
+        Self::new(StatusCode::INSUFFICIENT_STORAGE, Code::Unavailable, message)
+    }
+
     pub(super) fn invalid_digest(error: impl std::fmt::Display) -> Self {
         Self::new(StatusCode::BAD_REQUEST, Code::DigestInvalid, error.to_string())
     }
@@ -137,6 +142,10 @@ impl ApiError {
                     "storage is unavailable, try later",
                 )
                 .with_header(RETRY_AFTER, HeaderValue::from_static("5"))
+            }
+            DriverError::NoSpace { .. } => {
+                tracing::error!(%error, "there is no room for what clients push");
+                Self::no_space()
             }
             DriverError::DigestMismatch { expected, .. } => {
                 Self::invalid_digest(format!("content does not have digest {expected}"))
@@ -260,7 +269,7 @@ impl From<TagsError> for ApiError {
 impl From<BodyError> for ApiError {
     fn from(error: BodyError) -> Self {
         let status = match error {
-            BodyError::Idle(_) => StatusCode::REQUEST_TIMEOUT,
+            BodyError::Slow(_) => StatusCode::REQUEST_TIMEOUT,
             BodyError::Cut(_) => StatusCode::BAD_REQUEST,
         };
         Self::new(status, Code::SizeInvalid, error.to_string())

@@ -1,38 +1,36 @@
-//! A request's body, part by part, with a limit for silence.
+//! A request's body, part by part. How slow it may be is the listener's to say: it ends a body that is slower.
 
-use std::time::Duration;
+use std::error::Error;
+use std::io;
 
 use axum::body::{Body, BodyDataStream};
 use bytes::{Bytes, BytesMut};
 use futures_util::TryStreamExt;
-use tokio::time::timeout;
 
 /// The bytes that a client sends.
 pub(super) struct RequestBody {
     parts: BodyDataStream,
-    idle_timeout: Duration,
 }
 
 /// Why a body did not come whole.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum BodyError {
-    /// The client sent nothing for so long.
-    #[error("no byte of the body came for {} seconds", .0.as_secs())]
-    Idle(Duration),
+    /// The client was too slow.
+    #[error("the body is too slow: {0}")]
+    Slow(axum::Error),
     /// The connection broke, or the body was malformed.
     #[error("the body was cut short: {0}")]
-    Cut(#[from] axum::Error),
+    Cut(axum::Error),
 }
 
 impl RequestBody {
-    pub(super) fn new(body: Body, idle_timeout: Duration) -> Self {
-        Self { parts: body.into_data_stream(), idle_timeout }
+    pub(super) fn new(body: Body) -> Self {
+        Self { parts: body.into_data_stream() }
     }
 
     /// The next bytes; `None` at the end.
     pub(super) async fn next(&mut self) -> Result<Option<Bytes>, BodyError> {
-        let next = timeout(self.idle_timeout, self.parts.try_next()).await;
-        Ok(next.map_err(|_| BodyError::Idle(self.idle_timeout))??)
+        Ok(self.parts.try_next().await?)
     }
 
     /// All bytes, or `None` where there are more than `limit`. They are counted as they come: what a client says
@@ -46,5 +44,18 @@ impl RequestBody {
             bytes.extend_from_slice(&part);
         }
         Ok(Some(bytes.freeze()))
+    }
+}
+
+impl From<axum::Error> for BodyError {
+    fn from(error: axum::Error) -> Self {
+        let mut cause: Option<&(dyn Error + 'static)> = Some(&error);
+        while let Some(this) = cause {
+            if this.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::TimedOut) {
+                return Self::Slow(error);
+            }
+            cause = this.source();
+        }
+        Self::Cut(error)
     }
 }

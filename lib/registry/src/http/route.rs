@@ -6,6 +6,7 @@
 use http::StatusCode;
 
 use super::error::{ApiError, Code};
+use crate::auth::PASS_PATH;
 
 /// A path below `/v2/`.
 #[derive(Debug, PartialEq, Eq)]
@@ -33,6 +34,8 @@ pub(super) enum Resource {
     Catalog,
     /// The list of tags.
     Tags,
+    /// Where clients get a pass for their credentials; it is in no repository.
+    Pass,
 }
 
 impl Route {
@@ -41,8 +44,10 @@ impl Route {
         if matches!(path, "/v2" | "/v2/") {
             return Ok(Self { name: String::new(), resource: None });
         }
-        if path == "/v2/_catalog" {
-            return Ok(Self { name: String::new(), resource: Some(Resource::Catalog) });
+        match path {
+            "/v2/_catalog" => return Ok(Self { name: String::new(), resource: Some(Resource::Catalog) }),
+            PASS_PATH => return Ok(Self { name: String::new(), resource: Some(Resource::Pass) }),
+            _ => {}
         }
         let rest = path.strip_prefix("/v2/").ok_or_else(no_such_route)?;
         if rest.len() > MAX_PATH_LENGTH {
@@ -75,6 +80,7 @@ impl Route {
             None | Some(Resource::Catalog | Resource::Tags | Resource::Referrers(_)) => &["GET", "HEAD"],
             Some(Resource::Blob(_)) => &["GET", "HEAD", "DELETE"],
             Some(Resource::Manifest(_)) => &["GET", "HEAD", "PUT", "DELETE"],
+            Some(Resource::Pass) => &["GET"],
             Some(Resource::Uploads) => &["POST"],
             Some(Resource::Upload(_)) => &["GET", "HEAD", "PATCH", "PUT", "DELETE"],
         }
@@ -114,7 +120,7 @@ fn bad_name(message: &str) -> ApiError {
 }
 
 /// No code of the specification is for an address that means nothing; clients take this one for "not here".
-fn no_such_route() -> ApiError {
+pub(super) fn no_such_route() -> ApiError {
     ApiError::new(StatusCode::NOT_FOUND, Code::NameUnknown, "no such resource")
 }
 

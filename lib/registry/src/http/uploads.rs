@@ -26,13 +26,13 @@ pub(super) async fn start(
     }
     let digest = exchange.query("digest").map(Digest::parse).transpose().map_err(ApiError::invalid_digest)?;
     let announced = announced_algorithm(&exchange)?;
-    let uploads = exchange.repository(&target).uploads();
+    let uploads = exchange.repository(&target).uploads(exchange.owner());
     let api = exchange.api.clone();
     let write = async move {
         let algorithm = digest.map_or(announced, |digest| digest.algorithm());
         let upload = uploads.create(algorithm).await?;
         match digest {
-            Some(digest) => receive_last(&exchange, &target, upload, body, &digest).await,
+            Some(digest) => receive_last(&exchange, &target, upload, body, &digest, OnFailure::Discard).await,
             None => {
                 let place = Place { target: &target, id: upload.id(), algorithm };
                 let offset = upload.suspend().await?;
@@ -51,13 +51,13 @@ pub(super) async fn append(
     mut body: RequestBody,
 ) -> Result<Response, ApiError> {
     let id = parse_id(id)?;
-    let chunk = Chunk::of(&exchange)?;
+    let coming = Coming::of(&exchange)?;
     let algorithm = announced_algorithm(&exchange)?;
-    let uploads = exchange.repository(&target).uploads();
+    let uploads = exchange.repository(&target).uploads(exchange.owner());
     let write = async move {
         let place = Place { target: &target, id, algorithm };
         let mut upload = uploads.resume(id, algorithm).await?;
-        let received = receive(&mut upload, &mut body, chunk, place).await;
+        let received = receive(&mut upload, &mut body, coming, place).await;
         let offset = upload.suspend().await?;
         received?;
         Ok(session(StatusCode::ACCEPTED, place, offset))
@@ -76,11 +76,11 @@ pub(super) async fn finish(
     let digest =
         exchange.query("digest").ok_or_else(|| ApiError::invalid_digest("the query has no digest"))?;
     let digest = Digest::parse(digest).map_err(ApiError::invalid_digest)?;
-    let uploads = exchange.repository(&target).uploads();
+    let uploads = exchange.repository(&target).uploads(exchange.owner());
     let api = exchange.api.clone();
     let write = async move {
         let upload = uploads.resume(id, digest.algorithm()).await?;
-        receive_last(&exchange, &target, upload, body, &digest).await
+        receive_last(&exchange, &target, upload, body, &digest, OnFailure::Keep).await
     };
     api.finish(write).await
 }
@@ -88,7 +88,7 @@ pub(super) async fn finish(
 /// DELETE: ends a session without a blob.
 pub(super) async fn cancel(exchange: Exchange, target: Target, id: &str) -> Result<Response, ApiError> {
     let id = parse_id(id)?;
-    let uploads = exchange.repository(&target).uploads();
+    let uploads = exchange.repository(&target).uploads(exchange.owner());
     let write = async move {
         uploads.resume(id, Algorithm::Sha256).await?.cancel().await?;
         Ok(empty(StatusCode::NO_CONTENT, []))
@@ -100,7 +100,7 @@ pub(super) async fn cancel(exchange: Exchange, target: Target, id: &str) -> Resu
 pub(super) async fn status(exchange: Exchange, target: Target, id: &str) -> Result<Response, ApiError> {
     let id = parse_id(id)?;
     let algorithm = announced_algorithm(&exchange)?;
-    let uploads = exchange.repository(&target).uploads();
+    let uploads = exchange.repository(&target).uploads(exchange.owner());
     let status = async move {
         let offset = uploads.offset(id).await?;
         Ok(session(StatusCode::NO_CONTENT, Place { target: &target, id, algorithm }, offset))
@@ -127,18 +127,31 @@ async fn mount(exchange: &Exchange, target: &Target) -> Result<Option<Descriptor
     }
 }
 
-/// Takes the rest of a blob and makes it one. A body that does not come whole leaves the session to be taken up.
+/// What becomes of a session whose last bytes do not come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum OnFailure {
+    /// Its client goes on with it.
+    Keep,
+    /// No client was told of it: it would only take room.
+    Discard,
+}
+
+/// Takes the rest of a blob and makes it one.
 async fn receive_last(
     exchange: &Exchange,
     target: &Target,
     mut upload: Upload,
     mut body: RequestBody,
     digest: &Digest,
+    on_failure: OnFailure,
 ) -> Result<Response, ApiError> {
-    let chunk = Chunk::of(exchange)?;
+    let coming = Coming::of(exchange)?;
     let place = Place { target, id: upload.id(), algorithm: announced_algorithm(exchange)? };
-    if let Err(error) = receive(&mut upload, &mut body, chunk, place).await {
-        upload.suspend().await?;
+    if let Err(error) = receive(&mut upload, &mut body, coming, place).await {
+        match on_failure {
+            OnFailure::Keep => _ = upload.suspend().await?,
+            OnFailure::Discard => upload.cancel().await?,
+        }
         return Err(error);
     }
     let blob = upload.commit(digest).await?;
@@ -150,12 +163,15 @@ async fn receive_last(
 async fn receive(
     upload: &mut Upload,
     body: &mut RequestBody,
-    chunk: Option<Chunk>,
+    Coming { chunk, length }: Coming,
     place: Place<'_>,
 ) -> Result<(), ApiError> {
     let start = upload.offset();
     if chunk.is_some_and(|chunk| chunk.start != start) {
         return Err(wrong_offset(place, upload));
+    }
+    if let Some(length) = length {
+        upload.expect(length).await?;
     }
     let expected = chunk.map(|chunk| chunk.length);
     while let Some(part) = body.next().await? {
@@ -191,6 +207,22 @@ impl Place<'_> {
 fn announced_algorithm(exchange: &Exchange) -> Result<Algorithm, ApiError> {
     let announced = exchange.query(DIGEST_ALGORITHM).map(Algorithm::parse).transpose();
     Ok(announced.map_err(ApiError::invalid_digest)?.unwrap_or(Algorithm::Sha256))
+}
+
+/// What a request says about its body.
+#[derive(Clone, Copy, Debug)]
+struct Coming {
+    chunk: Option<Chunk>,
+    /// In bytes; `None` for a stream.
+    length: Option<u64>,
+}
+
+impl Coming {
+    fn of(exchange: &Exchange) -> Result<Self, ApiError> {
+        let chunk = Chunk::of(exchange)?;
+        let length = exchange.header(CONTENT_LENGTH).and_then(|length| length.parse().ok());
+        Ok(Self { chunk, length: length.or(chunk.map(|chunk| chunk.length)) })
+    }
 }
 
 /// Where a chunk belongs, by its `Content-Range: <start>-<end>`: inclusive, without a unit.

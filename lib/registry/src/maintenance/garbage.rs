@@ -1,9 +1,10 @@
 //! Garbage collection: removes what no client can reach by any manifest, repository by repository, then the blobs.
 //!
 //! Mark: the manifests that stay, what they name, and what is too young to judge. Sweep, always in this order:
-//! manifests, tag history, layer links, blobs; so a crash, or a push in between, meets a missing link, never a link to
+//! lists of referrers, manifests, tag history, layer links, blobs; so a crash, or a push in between, meets a missing link, never a link to
 //! nothing. A set of marked digests is all that grows with the registry: about 70 bytes a blob.
 
+mod lists;
 mod mark;
 mod sweep;
 
@@ -43,6 +44,8 @@ pub struct GarbageReport {
     pub manifests_unreadable: u64,
     /// Manifests removed from a repository.
     pub manifests_deleted: u64,
+    /// Lists of referrers removed, since their subject is gone.
+    pub lists_deleted: u64,
     /// Entries of tag histories removed, since their manifest is.
     pub tag_entries_deleted: u64,
     /// Layer links removed, since no manifest of the repository names the layer.
@@ -87,7 +90,8 @@ impl GarbageReport {
     /// Things removed, of every kind.
     #[must_use]
     pub fn deleted(&self) -> u64 {
-        self.manifests_deleted + self.tag_entries_deleted + self.links_deleted + self.blobs_deleted
+        let named = self.manifests_deleted + self.lists_deleted + self.tag_entries_deleted;
+        named + self.links_deleted + self.blobs_deleted
     }
 }
 
@@ -126,8 +130,9 @@ impl<'a> Garbage<'a> {
 
     async fn collect_repository(&mut self, name: &RepositoryName) -> Result<(), MaintenanceError> {
         let mut marks = Marks::new(self.tree, name);
-        let doubtful = self.mark_repository(&mut marks).await?;
-        let dropped = self.sweep_manifests(&mut marks, doubtful).await?;
+        let lists = self.mark_repository(&mut marks).await?;
+        self.sweep_lists(&mut marks, &lists).await?;
+        let dropped = self.sweep_manifests(&mut marks).await?;
         self.sweep_tag_history(&mut marks, &dropped).await?;
         self.sweep_links(&mut marks).await?;
         self.report.manifests_kept += marks.manifests.len() as u64;

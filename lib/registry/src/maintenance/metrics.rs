@@ -41,6 +41,7 @@ impl MaintenanceMetrics {
 
     pub(super) fn collected(&self, report: &GarbageReport) {
         self.deleted("manifest", report.manifests_deleted);
+        self.deleted("referrer_list", report.lists_deleted);
         self.deleted("tag_entry", report.tag_entries_deleted);
         self.deleted("layer_link", report.links_deleted);
         self.deleted("blob", report.blobs_deleted);

@@ -7,12 +7,11 @@ use std::time::{Duration, SystemTime};
 
 use shoal_core::RepositoryName;
 use shoal_driver::{DriverError, RegistryPath, UploadId};
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 
 use super::MaintenanceError;
 use super::tree::Tree;
 use crate::storage::Storage;
+use crate::storage::owner::Started;
 
 /// Which sessions are abandoned.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,16 +83,11 @@ async fn started_at(
         Err(DriverError::InvalidRequest { .. }) => None,
         other => other?,
     };
-    if let Some(time) = noted.and_then(|text| parse_time(&text)) {
-        return Ok(Some(time));
+    if let Some(time) = noted.and_then(|content| Started::parse(&content).at) {
+        return Ok(Some(time.into()));
     }
     let folder = tree.stat(&RegistryPath::Upload(name.clone(), id)).await?;
     Ok(folder.map(|folder| folder.modified).filter(|modified| *modified != SystemTime::UNIX_EPOCH))
-}
-
-fn parse_time(text: &[u8]) -> Option<SystemTime> {
-    let text = std::str::from_utf8(text).ok()?;
-    OffsetDateTime::parse(text.trim(), &Rfc3339).ok().map(SystemTime::from)
 }
 
 fn is_older(now: SystemTime, started: SystemTime, age: Duration) -> bool {

@@ -96,6 +96,7 @@ impl Worker {
             dry_run = config.dry_run,
             repositories = report.repositories,
             manifests_deleted = report.manifests_deleted,
+            lists_deleted = report.lists_deleted,
             manifests_unreadable = report.manifests_unreadable,
             links_deleted = report.links_deleted,
             blobs_deleted = report.blobs_deleted,

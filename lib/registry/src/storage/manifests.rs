@@ -113,9 +113,11 @@ impl Manifests {
     ) -> Result<Digest, ManifestError> {
         let digest = Self::digest_for(reference, manifest.bytes().clone()).await?;
         let Repository { shared, name, .. } = &self.repository;
-        // Garbage collection leaves all of it alone from here on; what it removed before, the check finds missing.
+        // Garbage collection leaves all of it alone from here on; what it removed before, the check finds missing. For the
+        // sake of its subject, be it there or not, also what else is attached to that.
         let children = manifest.children().iter().map(|child| child.digest);
-        let _push = shared.barrier.push(name, children.chain([digest])).await;
+        let relied_on = children.chain([digest]).chain(manifest.subject());
+        let _push = shared.barrier.push(name, relied_on).await;
         if !(shared.sparse_indexes && manifest.media_type().is_index()) {
             self.check_children(manifest.children()).await?;
         }

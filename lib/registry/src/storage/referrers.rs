@@ -83,6 +83,8 @@ impl Referrers {
         if before == Some(digest) {
             return Ok(());
         }
+        // It may be a list that there was before: then garbage collection must not take what it finds of that.
+        let _push = self.repository.shared.barrier.push(name, [digest]).await;
         self.repository.put(RegistryPath::BlobData(digest), bytes).await?;
         self.repository.write_link(RegistryPath::RevisionLink(name.clone(), digest), &digest).await?;
         self.repository.tags().set(&self.tag, &digest).await?;
@@ -110,13 +112,13 @@ impl Addition {
 }
 
 /// The tag under which clients without the API keep a subject's referrers (distribution-spec, "Referrers Tag Schema").
-fn fallback_tag(subject: &Digest) -> Tag {
+pub(crate) fn fallback_tag(subject: &Digest) -> Tag {
     let tag = format!("{}-{:.64}", subject.algorithm(), subject.hex());
     Tag::parse(&tag).expect("an algorithm's name and 64 hexadecimal characters are a tag")
 }
 
 /// Whether a tag may be some subject's list of referrers, so that it must not change while a list does.
-pub(super) fn is_fallback_tag(tag: &Tag) -> bool {
+pub(crate) fn is_fallback_tag(tag: &Tag) -> bool {
     let hex = |text: &str| text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
     tag.as_str()
         .split_once('-')

@@ -9,17 +9,17 @@ use futures_util::TryStreamExt;
 use futures_util::future::OptionFuture;
 use shoal_core::{Algorithm, Digest, Digester};
 use shoal_driver::{ByteRange, DriverError, FileWriter, RegistryPath, UploadId, WriteMode};
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 
 use super::blobs::Descriptor;
 use super::hashing::absorb;
+use super::owner::{Owner, Started};
 use super::sessions::{Claim, Progress, Refused};
 use super::{Repository, found};
 
-/// The upload sessions of one repository.
+/// The upload sessions that one client has in one repository.
 pub(crate) struct Uploads {
     repository: Repository,
+    owner: Option<Owner>,
 }
 
 /// An open session, and its only writer. End it with [`Upload::suspend`], [`Upload::commit`] or [`Upload::cancel`].
@@ -40,7 +40,7 @@ struct Session {
 /// Why an upload does not go on.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum UploadError {
-    /// This repository has no such session.
+    /// This repository has no such session, or it is another client's, which looks the same.
     #[error("upload {0} is not known in this repository")]
     Unknown(UploadId),
     /// Another request writes to it.
@@ -64,22 +64,30 @@ pub(crate) enum UploadError {
 }
 
 impl Uploads {
-    pub(super) fn new(repository: Repository) -> Self {
-        Self { repository }
+    pub(super) fn new(repository: Repository, owner: Option<Owner>) -> Self {
+        Self { repository, owner }
     }
 
     /// Starts a session, ready to take bytes whose digest will be of that algorithm.
     pub(crate) async fn create(&self, algorithm: Algorithm) -> Result<Upload, UploadError> {
         let session = self.claim(UploadId::random())?;
         let started_at = RegistryPath::UploadStartedAt(self.repository.name.clone(), session.id);
-        self.repository.put(started_at, Bytes::from(now_rfc3339())).await?;
-        let writer = session.writer(WriteMode::Create).await?;
+        self.repository.put(started_at, Started::now(self.owner).to_content()).await?;
+        let writer = match session.writer(WriteMode::Create).await {
+            Ok(writer) => writer,
+            Err(error) => {
+                // Nobody hears of this session: a purge would find it a week from now.
+                let _ = session.remove().await;
+                return Err(error.into());
+            }
+        };
         session.claim.written(0);
         Ok(Upload { session, writer, digester: Some(Digester::new(algorithm)) })
     }
 
     /// Takes a session up where it stands, for bytes whose digest will be of that algorithm.
     pub(crate) async fn resume(&self, id: UploadId, algorithm: Algorithm) -> Result<Upload, UploadError> {
+        self.admit(id).await?;
         let session = self.claim(id)?;
         let writer = session.reopen().await?;
         session.claim.written(writer.size());
@@ -89,6 +97,7 @@ impl Uploads {
 
     /// How many bytes a session has, while it is written to as well.
     pub(crate) async fn offset(&self, id: UploadId) -> Result<u64, UploadError> {
+        self.admit(id).await?;
         match self.repository.shared.sessions.progress(&self.repository.name, id) {
             Some(Progress::Written(bytes)) => return Ok(bytes),
             Some(Progress::Opening) => return Err(UploadError::Busy(id)),
@@ -99,6 +108,17 @@ impl Uploads {
         let offset = writer.size();
         writer.close().await?;
         Ok(offset)
+    }
+
+    /// Whether the session is there, and this client's. Before anything is said of it.
+    async fn admit(&self, id: UploadId) -> Result<(), UploadError> {
+        let Repository { context, name, .. } = &self.repository;
+        let started_at = RegistryPath::UploadStartedAt(name.clone(), id).to_driver_path();
+        let started = found(self.repository.driver().get_content(context, &started_at).await)?;
+        match started.map(|content| Started::parse(&content)) {
+            Some(started) if started.owner == self.owner => Ok(()),
+            _ => Err(UploadError::Unknown(id)),
+        }
     }
 
     fn claim(&self, id: UploadId) -> Result<Session, UploadError> {
@@ -121,12 +141,29 @@ impl Upload {
         self.writer.size()
     }
 
+    /// Refuses bytes before they are sent: more than a blob may have, or than there is room for.
+    pub(crate) async fn expect(&mut self, length: u64) -> Result<(), UploadError> {
+        self.check_size(length)?;
+        let room = self.session.repository.driver().room().await?;
+        if room.is_none_or(|room| length <= room) {
+            return Ok(());
+        }
+        let driver = self.session.repository.driver().name();
+        let detail = format!("{length} bytes are to come for upload {}, and {room:?} have room", self.id());
+        Err(DriverError::NoSpace { driver, detail }.into())
+    }
+
+    fn check_size(&self, more: u64) -> Result<(), UploadError> {
+        let limit = self.session.repository.shared.max_blob_size;
+        match self.offset().checked_add(more) {
+            Some(size) if size <= limit => Ok(()),
+            _ => Err(UploadError::TooLarge { limit }),
+        }
+    }
+
     /// Appends bytes, in parts of at most [`MAX_WRITE`].
     pub(crate) async fn write(&mut self, mut bytes: Bytes) -> Result<(), UploadError> {
-        let limit = self.session.repository.shared.max_blob_size;
-        if self.offset().saturating_add(bytes.len() as u64) > limit {
-            return Err(UploadError::TooLarge { limit });
-        }
+        self.check_size(bytes.len() as u64)?;
         while !bytes.is_empty() {
             let part = bytes.split_to(bytes.len().min(MAX_WRITE));
             let digester =
@@ -181,10 +218,6 @@ impl Upload {
 impl Session {
     /// The writer of a session that was started before.
     async fn reopen(&self) -> Result<Box<dyn FileWriter>, UploadError> {
-        let Repository { context, name, .. } = &self.repository;
-        let started_at = RegistryPath::UploadStartedAt(name.clone(), self.id).to_driver_path();
-        let known = found(self.repository.driver().get_content(context, &started_at).await)?;
-        known.ok_or(UploadError::Unknown(self.id))?;
         found(self.writer(WriteMode::Append).await)?.ok_or(UploadError::Unknown(self.id))
     }
 
@@ -247,13 +280,6 @@ impl Session {
         found(self.repository.delete(path).await)?;
         Ok(())
     }
-}
-
-/// Now, to the second, as `startedat` has it.
-fn now_rfc3339() -> String {
-    let now = OffsetDateTime::now_utc();
-    let now = now.replace_nanosecond(0).unwrap_or(now);
-    now.format(&Rfc3339).unwrap_or_default()
 }
 
 /// What a driver is given in one write.

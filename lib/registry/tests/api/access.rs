@@ -56,6 +56,7 @@ async fn with_passwords(rules: Vec<Rule>) -> Rig {
     let htpasswd = HtpasswdConfig {
         file: file.path().to_owned(),
         realm: "the realm".into(),
+        token_url: None,
         remember: Duration::from_secs(60),
         max_checks: 2,
         max_waiting: 16,
@@ -92,7 +93,6 @@ async fn rules_decide_who_pulls_and_pushes() {
     let rules = vec![rule("a", &["", "bob"], &[Pull]), rule("**", &["alice"], &[Pull, Push])];
     let rig = with_passwords(rules).await;
     let (alice, bob) = (basic("alice:one"), basic("bob:two"));
-    rig.ask("GET", "/v2/", "").await.expect(StatusCode::OK);
     rig.ask("GET", MANIFEST, "").await.expect(StatusCode::OK);
     rig.ask("POST", UPLOADS, "").await.expect_error(StatusCode::UNAUTHORIZED, "UNAUTHORIZED");
     rig.ask("GET", MANIFEST, &bob).await.expect(StatusCode::OK);
@@ -109,6 +109,79 @@ async fn rules_decide_who_pulls_and_pushes() {
     rig.ask("DELETE", &location, &alice).await.expect(StatusCode::NO_CONTENT);
     // Wrong credentials are wrong, also where none would do.
     rig.ask("GET", MANIFEST, &basic("bob:one")).await.expect(StatusCode::UNAUTHORIZED);
+}
+
+#[tokio::test]
+async fn an_upload_goes_on_only_with_the_credentials_that_started_it() {
+    use Action::{Pull, Push};
+    let rig = with_passwords(vec![rule("**", &["", "*"], &[Pull, Push])]).await;
+    let (alice, bob) = (basic("alice:one"), basic("bob:two"));
+    for (owner, others) in [(alice.as_str(), ["", &bob]), (&bob, ["", &alice]), ("", [&alice, &bob])] {
+        let started = rig.ask("POST", UPLOADS, owner).await.expect(StatusCode::ACCEPTED);
+        let location = started.header("location").to_owned();
+        for other in others {
+            for method in ["GET", "HEAD", "PATCH", "PUT", "DELETE"] {
+                let path = format!("{location}?digest={}", Digest::sha256(b""));
+                let reply = rig.ask(method, &path, other).await.expect(StatusCode::NOT_FOUND);
+                assert!(
+                    method == "HEAD" || reply.body.windows(19).any(|part| part == b"BLOB_UPLOAD_UNKNOWN")
+                );
+            }
+        }
+        rig.ask("GET", &location, owner).await.expect(StatusCode::NO_CONTENT);
+        // A pass is the same client.
+        let pass = pass(&rig, owner).await;
+        rig.ask("PATCH", &location, &pass).await.expect(StatusCode::ACCEPTED);
+        rig.ask("DELETE", &location, owner).await.expect(StatusCode::NO_CONTENT);
+    }
+}
+
+/// What a client without and one with a password gets at the address of the challenge.
+async fn pass(rig: &Rig, authorization: &str) -> String {
+    let given = rig.ask("GET", "/v2/_token?service=x&scope=repository:a:pull", authorization).await;
+    let given: Value = serde_json::from_slice(&given.expect(StatusCode::OK).body).unwrap();
+    assert_eq!((&given["expires_in"], &given["access_token"]), (&json!(60), &given["token"]));
+    format!("Bearer {}", given["token"].as_str().unwrap())
+}
+
+#[tokio::test]
+async fn where_nobody_may_pull_too_everybody_is_sent_for_a_pass_and_may_what_the_rules_say() {
+    use Action::{Pull, Push};
+    let rules = vec![rule("a", &["", "bob"], &[Pull]), rule("**", &["alice"], &[Pull, Push])];
+    let rig = with_passwords(rules).await;
+    let host = [("host", "registry.example.com:5000")];
+    let base = rig.send("GET", "/v2/", &host, Body::empty()).await;
+    let sent = "Bearer realm=\"http://registry.example.com:5000/v2/_token\",service=\"the realm\"";
+    assert_eq!(base.header("www-authenticate"), sent);
+    base.expect_error(StatusCode::UNAUTHORIZED, "UNAUTHORIZED");
+    let push = rig.send("POST", UPLOADS, &host, Body::empty()).await;
+    assert_eq!(push.header("www-authenticate"), format!("{sent},scope=\"repository:a:pull,push\""));
+
+    let (guest, alice) = (pass(&rig, "").await, pass(&rig, &basic("alice:one")).await);
+    for who in [&guest, &alice] {
+        rig.ask("GET", "/v2/", who).await.expect(StatusCode::OK);
+        rig.ask("GET", MANIFEST, who).await.expect(StatusCode::OK);
+        // A pass is no way to another one.
+        rig.ask("GET", "/v2/_token", who).await.expect_error(StatusCode::UNAUTHORIZED, "UNAUTHORIZED");
+    }
+    let refused = rig.send("POST", UPLOADS, &[host[0], ("authorization", &guest)], Body::empty()).await;
+    assert!(refused.header("www-authenticate").ends_with(",error=\"insufficient_scope\""));
+    refused.expect_error(StatusCode::UNAUTHORIZED, "UNAUTHORIZED");
+    rig.ask("POST", UPLOADS, &alice).await.expect(StatusCode::ACCEPTED);
+    rig.ask("DELETE", MANIFEST, &alice).await.expect_error(StatusCode::FORBIDDEN, "DENIED");
+    rig.ask("GET", "/v2/_token", &basic("alice:two"))
+        .await
+        .expect_error(StatusCode::UNAUTHORIZED, "UNAUTHORIZED");
+    rig.ask("POST", "/v2/_token", "").await.expect_error(StatusCode::METHOD_NOT_ALLOWED, "UNSUPPORTED");
+    rig.ask("GET", "/v2/", "Bearer x.y").await.expect_error(StatusCode::UNAUTHORIZED, "UNAUTHORIZED");
+}
+
+#[tokio::test]
+async fn where_everybody_needs_a_password_no_passes_are_given() {
+    let rig = with_passwords(vec![]).await;
+    for who in ["", &basic("alice:one")] {
+        rig.ask("GET", "/v2/_token", who).await.expect(StatusCode::NOT_FOUND);
+    }
 }
 
 #[tokio::test]

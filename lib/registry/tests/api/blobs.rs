@@ -75,8 +75,14 @@ async fn one_range_is_served_exactly() {
 async fn several_ranges_and_ranges_of_other_content_get_the_whole_blob() {
     let rig = Rig::new();
     let path = format!("/v2/a/blobs/{}", rig.push_blob("a", CONTENT).await);
+    let many = (0..1000).map(|at| format!("{at}-{at}")).collect::<Vec<_>>().join(",");
+    let many = format!("bytes={many}");
     for headers in [
         vec![("range", "bytes=0-1,4-5")],
+        vec![("range", "bytes=0-5,4-9")],
+        vec![("range", "bytes=a-")],
+        vec![("range", "bytes=-")],
+        vec![("range", many.as_str())],
         vec![("range", "lines=0-1")],
         vec![("range", "bytes=0-1"), ("if-range", "\"sha256:other\"")],
     ] {

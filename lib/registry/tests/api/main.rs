@@ -9,6 +9,7 @@ mod catalog;
 mod crash;
 mod deletes;
 mod faults;
+mod full;
 mod hostile;
 mod manifests;
 mod namespaces;

@@ -323,6 +323,10 @@ fn kind(path: &str) -> &'static str {
 
 #[async_trait]
 impl StorageDriver for TestDriver {
+    async fn room(&self) -> Result<Option<u64>, DriverError> {
+        self.inner.room().await
+    }
+
     fn name(&self) -> &'static str {
         "test"
     }

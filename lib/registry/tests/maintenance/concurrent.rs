@@ -9,10 +9,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use http::StatusCode;
+use serde_json::json;
+use shoal_core::Digest;
 use shoal_driver::{FilesystemDriver, MemoryDriver};
 use shoal_registry::maintenance::GarbagePolicy;
 
-use crate::rig::{Image, Rig, digest_of, image, index};
+use crate::rig::{Image, MANIFEST, Rig, digest_of, image, index};
 
 const PUSHERS: usize = 4;
 const IMAGES: usize = 9;
@@ -70,13 +72,17 @@ async fn push_many(rig: Arc<Rig>, deleted: Arc<AtomicU64>, pusher: usize) {
         let tag = format!("v{pusher}-{number}");
         let name = format!("{}", number % 5 + pusher / 2 * 3);
         let pushed = push_until_taken(&rig, &repository, &tag, &name, number % 2 == 0).await;
-        acknowledged.push_back((tag, pushed));
-        for (tag, image) in &acknowledged {
+        let signature = sign_until_taken(&rig, &repository, &pushed).await;
+        acknowledged.push_back((tag, pushed, signature));
+        for (tag, image, signature) in &acknowledged {
             assert!(rig.has_image(&repository, image).await, "{repository}:{tag} is not whole");
+            let attached = rig.referrers(&repository, image.digest).await;
+            assert!(attached.contains(signature), "{repository}:{tag} lost its signature: {attached:?}");
+            assert!(rig.has_blob(*signature).await, "{repository}:{tag} has a list that names nothing");
         }
         if acknowledged.len() > KEPT {
             // What follows pushes layers again that nothing names any more.
-            let (tag, _) = acknowledged.pop_front().unwrap();
+            let (tag, ..) = acknowledged.pop_front().unwrap();
             rig.untag(&repository, &tag).await;
         }
         tokio::task::yield_now().await;
@@ -104,6 +110,21 @@ async fn push_until_taken(rig: &Rig, repository: &str, tag: &str, name: &str, by
         }
     }
     panic!("{repository}:{tag} is refused again and again");
+}
+
+/// Attaches the one signature that an image has here: whoever pushes the image again pushes the same list again.
+async fn sign_until_taken(rig: &Rig, repository: &str, to: &Image) -> Digest {
+    for _ in 0..MAX_TRIES {
+        let config = rig.put_blob(repository, b"how it was signed").await;
+        let mut document = image(config, to.config);
+        document["subject"] = json!({"mediaType": MANIFEST, "digest": to.digest, "size": 1});
+        match rig.put_manifest(repository, None, &document).await {
+            StatusCode::CREATED => return digest_of(&document),
+            StatusCode::BAD_REQUEST | StatusCode::NOT_FOUND => {}
+            other => panic!("{other}"),
+        }
+    }
+    panic!("{repository}: a signature is refused again and again");
 }
 
 /// How often one image may come in the way of a collection.

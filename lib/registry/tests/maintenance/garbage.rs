@@ -190,7 +190,7 @@ async fn tagged_index_stays_and_its_deleted_children_do_not_come_back() {
 }
 
 #[tokio::test]
-async fn signature_stays_as_long_as_the_list_that_names_it() {
+async fn signatures_stay_as_long_as_their_image_and_go_with_it() {
     let rig = Rig::new();
     let image = rig.push_image("app", Some("v1"), "image").await;
     let (signature, of_signature) = (attached(&rig, &image).await, "signature of the signature");
@@ -199,13 +199,73 @@ async fn signature_stays_as_long_as_the_list_that_names_it() {
     assert_eq!(rig.put_manifest("app", None, &second).await, StatusCode::CREATED);
     assert_eq!(rig.collect(true).await.deleted(), 0);
     rig.untag("app", "v1").await;
-    rig.collect(true).await;
-    assert!(rig.has_blob(signature).await, "its list is still tagged");
-    for subject in [image.digest, signature] {
-        rig.untag("app", &format!("sha256-{}", subject.hex())).await;
-    }
-    rig.collect(true).await;
+    let report = rig.collect(true).await;
+    assert_eq!(
+        (report.lists_deleted, report.manifests_deleted),
+        (2, 5),
+        "image, two signatures, their two lists"
+    );
     assert!(rig.blobs().await.is_empty());
+    assert!(!rig.files().await.iter().any(|file| file.contains("/_manifests/tags/")), "no tag names nothing");
+}
+
+#[tokio::test]
+async fn signature_of_a_deleted_image_goes_and_one_that_is_tagged_stays() {
+    let rig = Rig::new();
+    let [gone, kept] =
+        [rig.push_image("app", Some("v1"), "one").await, rig.push_image("app", Some("v2"), "two").await];
+    let signatures = [attached(&rig, &gone).await, attached(&rig, &kept).await];
+    let tagged = rig.put_blob("app", b"an attestation").await;
+    let mut document = image(tagged, gone.config);
+    document["subject"] = json!({"mediaType": MANIFEST, "digest": gone.digest, "size": 1});
+    assert_eq!(rig.put_manifest("app", Some("attestation"), &document).await, StatusCode::CREATED);
+    let path = format!("/v2/app/manifests/{}", gone.digest);
+    assert_eq!(rig.send("DELETE", &path, "").await, StatusCode::ACCEPTED);
+    let report = rig.collect(true).await;
+    assert_eq!(report.lists_deleted, 1);
+    assert!(rig.has_image("app", &kept).await && rig.has_blob(signatures[1]).await);
+    assert!(!rig.has_blob(signatures[0]).await && !rig.has_blob(gone.layer).await);
+    assert!(rig.has_blob(digest_of(&document)).await && rig.has_blob(tagged).await, "somebody tagged it");
+    assert_eq!(rig.collect(true).await.deleted(), 0);
+}
+
+#[tokio::test]
+async fn signatures_stay_where_untagged_manifests_do() {
+    let rig = Rig::new();
+    let image = rig.push_image("app", Some("v1"), "image").await;
+    let signature = attached(&rig, &image).await;
+    rig.unlink_manifest("app", image.digest).await;
+    rig.untag("app", "v1").await;
+    rig.collect(false).await;
+    assert!(rig.has_blob(signature).await);
+}
+
+#[tokio::test]
+async fn what_only_looks_like_a_list_of_referrers_stays_as_any_tagged_manifest() {
+    let rig = Rig::new();
+    let absent = Digest::sha256(b"never pushed");
+    let tag = |digest: Digest| format!("sha256-{}", digest.hex());
+    let tagged = rig.push_image("app", Some(&tag(absent)), "an image under such a name").await;
+    let entry = rig.push_image("app", None, "attached to nothing").await;
+    let other = Digest::sha256(b"never pushed either");
+    let index = rig.push_index("app", Some(&tag(other)), &[entry.digest]).await;
+    assert_eq!(rig.collect(true).await.deleted(), 0);
+    assert!(rig.has_image("app", &tagged).await && rig.has_image("app", &entry).await);
+    assert!(rig.has_blob(index).await);
+}
+
+#[tokio::test]
+async fn list_of_an_image_that_comes_back_is_whole() {
+    let rig = Rig::new();
+    let image = rig.push_image("app", Some("v1"), "image").await;
+    attached(&rig, &image).await;
+    let path = format!("/v2/app/manifests/{}", image.digest);
+    assert_eq!(rig.send("DELETE", &path, "").await, StatusCode::ACCEPTED);
+    rig.collect(true).await;
+    let again = rig.push_image("app", Some("v1"), "image").await;
+    let signature = attached(&rig, &again).await;
+    assert_eq!(rig.collect(true).await.deleted(), 0);
+    assert!(rig.has_image("app", &image).await && rig.has_blob(signature).await);
 }
 
 async fn attached(rig: &Rig, to: &Image) -> Digest {

@@ -8,6 +8,7 @@ use axum::Router;
 use axum::body::Body;
 use bytes::Bytes;
 use http::{Request, StatusCode};
+use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
 use shoal_core::{Digest, RepositoryName, Tag};
 use shoal_driver::{Context, DriverPath, MemoryDriver, RegistryPath, StorageDriver, walk};
@@ -54,6 +55,17 @@ impl Rig {
         let request = Request::builder().method(method).uri(path);
         let request = request.header("content-type", MANIFEST).body(body.into()).unwrap();
         self.router.clone().oneshot(request).await.unwrap().status()
+    }
+
+    /// What is attached to a manifest, as clients are told.
+    pub(crate) async fn referrers(&self, repository: &str, subject: Digest) -> Vec<Digest> {
+        let request = Request::builder().uri(format!("/v2/{repository}/referrers/{subject}"));
+        let response = self.router.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
+        assert_eq!(response.status(), StatusCode::OK);
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        let index: Value = serde_json::from_slice(&body).unwrap();
+        let entries = index["manifests"].as_array().unwrap().iter();
+        entries.map(|entry| Digest::parse(entry["digest"].as_str().unwrap()).unwrap()).collect()
     }
 
     pub(crate) async fn put_blob(&self, repository: &str, content: &[u8]) -> Digest {

@@ -4,6 +4,7 @@ use shoal_core::{Digest, PeerId, PieceIndex};
 
 use super::Engine;
 use crate::event::{Action, EventError, Message, Priority};
+use crate::timers::Timer;
 use crate::uploads::{Admission, Upload};
 
 impl Engine {
@@ -65,9 +66,13 @@ impl Engine {
     pub(super) fn start_uploads(&mut self) {
         while let Some(Upload { peer, digest, piece }) = self.uploads.start(self.now, &self.config) {
             if let Some(swarm) = self.swarms.get_mut(&digest) {
-                swarm.sent(piece);
+                let sends = swarm.sent(self.now, piece, &self.config);
+                self.uploads.sent(&digest, piece, sends);
             }
             self.act(Action::Upload { peer, digest, piece });
+        }
+        if let Some(at) = self.uploads.next_release(self.now, &self.config) {
+            self.timers.ring_by(self.now, Timer::Uploads, at);
         }
     }
 }

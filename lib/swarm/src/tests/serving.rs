@@ -94,6 +94,35 @@ fn different_peers_are_given_different_pieces_first() {
 }
 
 #[test]
+fn what_was_just_sent_is_held_from_whoever_does_not_read_it() {
+    let mut bench = seed(Config::default(), Bitfield::full(9));
+    let ask = |piece, priority| Message::Request { digest: blob(0), piece: PieceIndex(piece), priority };
+    assert_eq!(bench.say(1, ask(0, Priority::Prefetch)), [upload(1, 0)]);
+    assert_eq!(bench.say(2, ask(0, Priority::Prefetch)), [], "peer 1 may pass it on");
+    assert_eq!(bench.say(3, ask(0, Priority::Reader)), [upload(3, 0)], "a reader waits for nobody");
+    bench.say(3, ask(1, Priority::Prefetch));
+    assert_eq!(bench.millis(900), []);
+    assert_eq!(bench.millis(200), [upload(2, 0)], "nobody passed it on");
+    bench.connect(4, Role::Agent);
+    assert_eq!(
+        bench.say(4, ask(0, Priority::Prefetch)),
+        [upload(4, 0)],
+        "three have it, and it is asked for again"
+    );
+}
+
+#[test]
+fn who_has_a_blob_from_others_holds_nothing_back() {
+    let mut bench = Bench::new(Config::default(), 9);
+    bench.fetch(some(9, [0]), &[]);
+    for number in 1..=2 {
+        bench.connect(number, Role::Agent);
+        let ask = Message::Request { digest: blob(0), piece: PieceIndex(0), priority: Priority::Prefetch };
+        assert_eq!(bench.say(number, ask), [upload(number, 0)]);
+    }
+}
+
+#[test]
 fn what_a_reader_waits_for_is_sent_first() {
     let mut bench = seed(Config { max_uploads: 1, ..Config::default() }, Bitfield::full(9));
     let ask = |piece, priority| Message::Request { digest: blob(0), piece: PieceIndex(piece), priority };

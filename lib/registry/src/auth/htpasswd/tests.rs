@@ -22,6 +22,7 @@ fn config(file: &NamedTempFile) -> HtpasswdConfig {
     HtpasswdConfig {
         file: file.path().to_owned(),
         realm: "test".into(),
+        token_url: None,
         remember: Duration::from_secs(60),
         max_checks: 1,
         max_waiting: 0,

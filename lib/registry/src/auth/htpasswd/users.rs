@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 /// Names with their hashes.
 #[derive(Debug)]
-pub(super) struct Users {
+pub(crate) struct Users {
     entries: HashMap<String, String>,
     decoy: String,
 }
@@ -124,7 +124,7 @@ impl Stamp {
 
 impl Users {
     /// The hash of a name.
-    pub(super) fn entry(&self, name: &str) -> Option<&str> {
+    pub(crate) fn entry(&self, name: &str) -> Option<&str> {
         self.entries.get(name).map(String::as_str)
     }
 

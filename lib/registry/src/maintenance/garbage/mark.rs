@@ -10,6 +10,7 @@ use std::time::SystemTime;
 use shoal_core::{Digest, RepositoryName};
 use shoal_driver::{DriverError, RegistryPath};
 
+use super::lists::List;
 use super::{Age, Garbage};
 use crate::maintenance::MaintenanceError;
 use crate::maintenance::references::References;
@@ -18,12 +19,14 @@ use crate::storage::hashing::hash;
 
 /// What one repository needs.
 pub(super) struct Marks<'a> {
-    tree: Tree<'a>,
+    pub(super) tree: Tree<'a>,
     pub(super) repository: RepositoryName,
     /// Manifests that stay.
     pub(super) manifests: HashSet<Digest>,
     /// Blobs that stay, those of the manifests included.
     pub(super) blobs: HashSet<Digest>,
+    /// Manifests of which that is not certain.
+    pub(super) doubtful: Vec<Doubtful>,
     pub(super) missing: u64,
     pub(super) unreadable: u64,
     /// How many of the ended pushes have been marked from.
@@ -38,7 +41,7 @@ pub(super) struct Doubtful {
 }
 
 /// What reading a manifest gave.
-enum Reading {
+pub(super) enum Reading {
     Missing,
     Unreadable,
     Whole(References),
@@ -51,6 +54,7 @@ impl<'a> Marks<'a> {
             repository: repository.clone(),
             manifests: HashSet::new(),
             blobs: HashSet::new(),
+            doubtful: Vec::new(),
             missing: 0,
             unreadable: 0,
             pushes_seen: 0,
@@ -78,12 +82,12 @@ impl<'a> Marks<'a> {
         Ok(())
     }
 
-    async fn is_linked(&self, digest: Digest) -> Result<bool, DriverError> {
+    pub(super) async fn is_linked(&self, digest: Digest) -> Result<bool, DriverError> {
         let link = RegistryPath::RevisionLink(self.repository.clone(), digest);
         Ok(self.tree.stat(&link).await?.is_some())
     }
 
-    async fn read(&self, digest: Digest) -> Result<Reading, DriverError> {
+    pub(super) async fn read(&self, digest: Digest) -> Result<Reading, DriverError> {
         let bytes = match self.tree.content(&RegistryPath::BlobData(digest)).await {
             // Too long for a manifest: not one that this registry took.
             Err(DriverError::InvalidRequest { .. }) => return Ok(Reading::Unreadable),
@@ -107,7 +111,7 @@ impl<'a> Marks<'a> {
     }
 
     /// To what the manifest is attached.
-    async fn subject(&self, digest: Digest) -> Result<Option<Digest>, DriverError> {
+    pub(super) async fn subject(&self, digest: Digest) -> Result<Option<Digest>, DriverError> {
         match self.read(digest).await? {
             Reading::Whole(references) => Ok(references.subject),
             Reading::Missing | Reading::Unreadable => Ok(None),
@@ -115,34 +119,31 @@ impl<'a> Marks<'a> {
     }
 
     /// Marks the doubtful whose subject stays, until no more do: a signature of an attestation of an image.
-    pub(super) async fn mark_attached(&mut self, doubtful: &[Doubtful]) -> Result<(), DriverError> {
+    pub(super) async fn mark_attached(&mut self) -> Result<(), DriverError> {
         loop {
-            let before = self.manifests.len();
-            for one in doubtful {
-                if self.stays(one) {
-                    self.mark(one.digest).await?;
-                }
-            }
-            if self.manifests.len() == before {
+            let (staying, doubtful): (Vec<_>, Vec<_>) =
+                std::mem::take(&mut self.doubtful).into_iter().partition(|one| self.stays(one));
+            self.doubtful = doubtful;
+            if staying.is_empty() {
                 return Ok(());
+            }
+            for one in staying {
+                self.mark(one.digest).await?;
             }
         }
     }
 
-    /// Whether a doubtful manifest stays, as things are now. What a push relies on stays even if it is not linked: the
-    /// link may be written the next instant.
+    /// Whether a doubtful manifest stays, as things are now. What a push relies on stays even if it is not linked, and so
+    /// does what is attached to it: the link may be written the next instant.
     pub(super) fn stays(&self, doubtful: &Doubtful) -> bool {
-        self.blobs.contains(&doubtful.digest)
-            || doubtful.subject.is_some_and(|subject| self.manifests.contains(&subject))
+        let needed = |digest| self.blobs.contains(&digest);
+        needed(doubtful.digest) || doubtful.subject.is_some_and(needed)
     }
 }
 
 impl<'a> Garbage<'a> {
-    /// Marks what certainly stays. Gives the manifests that do not.
-    pub(super) async fn mark_repository(
-        &self,
-        marks: &mut Marks<'a>,
-    ) -> Result<Vec<Doubtful>, MaintenanceError> {
+    /// Marks what stays; the rest is doubtful. Gives the lists of referrers among both, with their tags.
+    pub(super) async fn mark_repository(&self, marks: &mut Marks<'a>) -> Result<Vec<List>, MaintenanceError> {
         let mut rest = Vec::new();
         for digest in self.tree.revisions(&marks.repository).await? {
             let link = RegistryPath::RevisionLink(marks.repository.clone(), digest);
@@ -153,17 +154,17 @@ impl<'a> Garbage<'a> {
                 None => {}
             }
         }
-        if self.policy.delete_untagged {
-            self.mark_tagged(marks).await?;
-        }
-        let mut doubtful = Vec::new();
+        let lists = if self.policy.delete_untagged { self.mark_tagged(marks).await? } else { vec![] };
+        marks.doubtful = lists.iter().map(List::doubtful).collect();
         for digest in rest {
-            if !marks.manifests.contains(&digest) {
-                doubtful.push(Doubtful { digest, subject: marks.subject(digest).await? });
+            let is_list = lists.iter().any(|list| list.doubtful().digest == digest);
+            if !is_list && !marks.manifests.contains(&digest) {
+                let subject = marks.subject(digest).await?;
+                marks.doubtful.push(Doubtful { digest, subject });
             }
         }
-        marks.mark_attached(&doubtful).await?;
-        Ok(doubtful)
+        marks.mark_attached().await?;
+        Ok(lists)
     }
 
     /// Whether a manifest with a link of that time stays without a tag.
@@ -171,19 +172,23 @@ impl<'a> Garbage<'a> {
         !self.policy.delete_untagged || self.cutoff.age(modified) != Age::Old
     }
 
-    async fn mark_tagged(&self, marks: &mut Marks<'a>) -> Result<(), MaintenanceError> {
+    /// Marks what tags name, and everything that this names. Gives the tags that are lists of referrers, of which nothing
+    /// is marked yet.
+    async fn mark_tagged(&self, marks: &mut Marks<'a>) -> Result<Vec<List>, MaintenanceError> {
+        let mut lists = Vec::new();
         for tag in self.tree.tags(&marks.repository).await? {
-            let link = RegistryPath::TagCurrentLink(marks.repository.clone(), tag);
-            let Some(content) = self.tree.content(&link).await? else { continue };
-            let digest = std::str::from_utf8(&content).ok().and_then(|text| Digest::parse(text.trim()).ok());
-            let digest = digest.ok_or_else(|| MaintenanceError::TagDamaged(link.to_string()))?;
-            marks.mark(digest).await?;
+            let Some(digest) = self.tree.tagged(&marks.repository, &tag).await? else { continue };
+            let digest = digest.map_err(MaintenanceError::TagDamaged)?;
+            match marks.list(&tag, digest).await? {
+                Some(list) => lists.push(list),
+                None => marks.mark(digest).await?,
+            }
         }
-        Ok(())
+        Ok(lists)
     }
 
-    /// Marks what pushes rely on, or relied on since the collection began. Only then, with the gate closed, is it
-    /// certain what is garbage.
+    /// Marks what pushes rely on, or relied on since the collection began, with what is attached to it. Only then, with the
+    /// gate closed, is it certain what is garbage.
     pub(super) async fn mark_pushed(&self, marks: &mut Marks<'a>) -> Result<(), MaintenanceError> {
         for reliance in self.collection.reliances(&mut marks.pushes_seen)? {
             if reliance.repository == marks.repository {
@@ -192,6 +197,6 @@ impl<'a> Garbage<'a> {
                 }
             }
         }
-        Ok(())
+        Ok(marks.mark_attached().await?)
     }
 }

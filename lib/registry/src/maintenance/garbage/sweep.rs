@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use shoal_core::{Digest, Tag};
 use shoal_driver::RegistryPath;
 
-use super::mark::{Doubtful, Marks};
+use super::mark::Marks;
 use super::{Age, BATCH, Garbage};
 use crate::maintenance::MaintenanceError;
 
@@ -22,9 +22,8 @@ impl<'a> Garbage<'a> {
     pub(super) async fn sweep_manifests(
         &mut self,
         marks: &mut Marks<'a>,
-        doubtful: Vec<Doubtful>,
     ) -> Result<HashSet<Digest>, MaintenanceError> {
-        let garbage: Vec<_> = doubtful.into_iter().filter(|one| !marks.stays(one)).collect();
+        let garbage = marks.doubtful.clone();
         let mut dropped = HashSet::new();
         for batch in garbage.chunks(BATCH) {
             let _closed = self.collection.close().await;
