@@ -96,7 +96,8 @@ fn a_zone_that_is_cut_off_goes_on_with_what_it_has_and_catches_up() {
     let scenario = Scenario { zones: 3, faults: vec!["cut:1@200ms..4s".parse().unwrap()], ..small() };
     let report = rehearse(&scenario);
     assert_eq!(report.unfinished, 0);
-    let elsewhere = report.hosts.iter().filter(|host| host.zone != 1).filter_map(shoal_simulation::HostReport::seconds);
+    let elsewhere =
+        report.hosts.iter().filter(|host| host.zone != 1).filter_map(shoal_simulation::HostReport::seconds);
     assert!(elsewhere.fold(0.0, f64::max) <= 1.5 * report.bound);
 }
 
