@@ -3,7 +3,7 @@
 use shoal_core::Role;
 use shoal_swarm::{Event, PieceOutcome};
 
-use super::{Tick, World, frontier, moment};
+use super::{Tick, World, frontier};
 use crate::agenda::Time;
 use crate::node::{Item, NodeId, Tally, UploadId, name};
 use crate::pipe::Passage;
@@ -161,8 +161,7 @@ impl World<'_> {
         let at = usize::from(blob);
         let it = &self.nodes[node as usize];
         let pieces = it.frontier[at]..it.disk[at].len();
-        let (digest, now) = (self.blobs[at].digest, moment(self.agenda.now()));
-        debug_assert!(now >= moment(0));
+        let digest = self.blobs[at].digest;
         self.tell(node, Event::Demand { digest, pieces: vec![pieces] });
     }
 }
