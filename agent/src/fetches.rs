@@ -18,6 +18,7 @@ use shoal_core::{Digest, PeerAddress, RepositoryName};
 use shoal_identity::Identity;
 use shoal_store::{Entry, Evictions, Partial, Store};
 use shoal_transfer::{Fetch, FetchEvent, Transfer};
+use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -53,6 +54,8 @@ struct Inner {
     tracker: TrackerClient,
     identity: Identity,
     holdings: Holdings,
+    /// The node's: requests run on others, which they may leave at any time.
+    runtime: Handle,
     active: Mutex<HashMap<Digest, Opening>>,
     found: Mutex<LruCache<Digest, (Verified, Instant)>>,
     tasks: TaskTracker,
@@ -97,6 +100,7 @@ impl Fetches {
             holdings,
             active: Mutex::default(),
             found: Mutex::new(LruCache::new(Self::MAX_FOUND)),
+            runtime: Handle::current(),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
         }))
@@ -172,7 +176,7 @@ impl Fetches {
         let opening = self.clone().start(repository.cloned(), *digest).boxed().shared();
         active.insert(*digest, opening.clone());
         // The task goes on if the request that started it goes away.
-        self.0.tasks.spawn(opening.clone());
+        self.0.tasks.spawn_on(opening.clone(), &self.0.runtime);
         Ok(opening)
     }
 
@@ -181,7 +185,7 @@ impl Fetches {
         match result {
             Ok((Entry::Partial(partial), Some(fetch))) => {
                 let supervised = self.clone().supervise(fetch, repository, digest);
-                self.0.tasks.spawn(supervised);
+                self.0.tasks.spawn_on(supervised, &self.0.runtime);
                 Ok(Entry::Partial(partial))
             }
             Ok((entry, _)) => {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use shoal_control::{Announcer, ControlError, Holding, OriginClient, TrackerClient};
 use shoal_core::{PeerAddress, PeerId, Role};
 use shoal_driver::ReadOnlyDriver;
-use shoal_http::{Running, Server};
+use shoal_http::{Running, Server, Workers};
 use shoal_identity::Identity;
 use shoal_registry::{PullMetrics, Registry};
 use shoal_store::Store;
@@ -33,6 +33,8 @@ pub struct Agent {
     store: Store,
     id: PeerId,
     drain: std::time::Duration,
+    /// Last: what requests left behind runs there.
+    _workers: Workers,
 }
 
 /// Why an agent cannot start.
@@ -64,6 +66,9 @@ pub enum BindError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// The system gives no threads.
+    #[error("cannot start the registry's threads: {0}; raise the limit of tasks of this service")]
+    Threads(#[source] std::io::Error),
     /// The S3 face is not configured as it must be.
     #[error(transparent)]
     S3(#[from] shoal_s3::ConfigError),
@@ -124,10 +129,22 @@ impl Agent {
         };
         let registry = Registry::new(rules, driver, Arc::new(PullMetrics::register(metrics)?));
         let router = limit_manifests(registry.router(), config.manifest_timeout);
-        let server =
-            listen(("container runtime", "listen"), config.listen, &config.http).await?.serve(router);
+        let server = listen(("container runtime", "listen"), config.listen, &config.http).await?;
+        let workers = Workers::start().map_err(BindError::Threads)?;
+        let server = server.on(workers.clone()).serve(router);
         tracing::info!(peer = %id, registry = %server.local_address(), peers = %peer_port, "agent is up");
-        Ok(Self { registry, server, s3, transfer, fetches, announcer, store, id, drain: config.drain })
+        Ok(Self {
+            registry,
+            server,
+            s3,
+            transfer,
+            fetches,
+            announcer,
+            store,
+            id,
+            drain: config.drain,
+            _workers: workers,
+        })
     }
 
     /// The agent's name.

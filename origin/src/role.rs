@@ -9,7 +9,7 @@ use axum::middleware::map_request;
 use shoal_control::{Announcer, ControlError, TrackerClient};
 use shoal_core::{PeerAddress, PeerId, Role};
 use shoal_driver::{FilesystemDriver, ReadWriteDriver, Signer};
-use shoal_http::{Running, Server};
+use shoal_http::{Running, Server, Workers};
 use shoal_identity::Identity;
 use shoal_registry::auth::{ClientCertificate, Guard, GuardError};
 use shoal_registry::maintenance::{MaintenanceMetrics, Schedule};
@@ -35,6 +35,8 @@ pub struct Origin {
     store: Store,
     id: PeerId,
     drain: Duration,
+    /// Last: what requests left behind runs there.
+    _workers: Workers,
 }
 
 /// Why an origin cannot start.
@@ -66,6 +68,9 @@ pub enum BindError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// The system gives no threads.
+    #[error("cannot start the registry's threads: {0}; raise the limit of tasks of this service")]
+    Threads(#[source] std::io::Error),
     /// The registry's certificate or key cannot be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
@@ -126,8 +131,9 @@ impl Origin {
         let registry =
             Registry::new(config.registry, driver, Arc::new(PullMetrics::register(metrics)?)).guarded(guard);
         let router = registry.router().layer(map_request(hand_certificate_over));
-        let server =
-            listen(("registry", "listen"), config.listen, tls_of_registry, &config.http).await?.serve(router);
+        let server = listen(("registry", "listen"), config.listen, tls_of_registry, &config.http).await?;
+        let workers = Workers::start().map_err(BindError::Threads)?;
+        let server = server.on(workers.clone()).serve(router);
         let counters = MaintenanceMetrics::register(metrics)?;
 
         let maintenance = Schedule::start(registry.maintenance(), config.maintenance, counters);
@@ -150,6 +156,7 @@ impl Origin {
             store,
             id,
             drain: config.drain,
+            _workers: workers,
         })
     }
 

@@ -11,6 +11,7 @@ mod pace;
 mod server;
 mod stall;
 mod tasks;
+mod workers;
 
 use std::net::SocketAddr;
 
@@ -18,6 +19,7 @@ use rustls_pki_types::CertificateDer;
 
 pub use limits::Limits;
 pub use server::{Running, Server};
+pub use workers::Workers;
 
 /// Request extension: who the client is (TLS listeners only).
 ///

@@ -6,11 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
 use crate::connection::Front;
 use crate::limits::Limits;
 use crate::tasks::Tasks;
+use crate::workers::Workers;
 
 /// A bound listener.
 #[derive(Debug)]
@@ -19,6 +21,7 @@ pub struct Server {
     address: SocketAddr,
     tls: Option<Arc<rustls::ServerConfig>>,
     limits: Limits,
+    workers: Option<Workers>,
 }
 
 /// A server at work. Dropping it ends it at once, requests in flight too.
@@ -41,13 +44,20 @@ impl Server {
         limits.check()?;
         let listener = TcpListener::bind(listen).await?;
         let address = listener.local_addr()?;
-        Ok(Self { listener, address, tls, limits })
+        Ok(Self { listener, address, tls, limits, workers: None })
     }
 
     /// Where it listens (the port that was free, for port 0).
     #[must_use]
     pub fn local_address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Has the connections served by these threads, in turn, in place of the runtime of the caller. They have to outlast
+    /// whatever the handlers leave behind.
+    #[must_use]
+    pub fn on(self, workers: Workers) -> Self {
+        Self { workers: Some(workers), ..self }
     }
 
     /// Serves until [`Running::shutdown`]. Must be called in a tokio runtime.
@@ -58,7 +68,7 @@ impl Server {
         let tasks = Tasks::default();
         let places = Arc::new(Semaphore::new(self.limits.max_connections.min(Semaphore::MAX_PERMITS)));
         let front = Arc::new(Front::new(router, self.tls, self.limits, tasks.clone()));
-        tasks.spawn(accept_all(self.listener, places, front, tasks.clone()));
+        tasks.spawn(accept_all(self.listener, places, front, self.workers, tasks.clone()));
         Running { address: self.address, tasks }
     }
 }
@@ -86,15 +96,27 @@ impl Drop for Running {
 }
 
 /// Accepts until the server stops. A connection is accepted only when there is a place for it.
-async fn accept_all(listener: TcpListener, places: Arc<Semaphore>, front: Arc<Front>, tasks: Tasks) {
+async fn accept_all(
+    listener: TcpListener,
+    places: Arc<Semaphore>,
+    front: Arc<Front>,
+    workers: Option<Workers>,
+    tasks: Tasks,
+) {
+    let here = Handle::current();
     let next = async || {
         let place = Arc::clone(&places).acquire_owned().await.expect("nobody closes the semaphore");
         (place, accept(&listener).await)
     };
     while let Some((place, (stream, remote))) = tasks.until_stopped(next()).await {
         let front = Arc::clone(&front);
-        tasks.spawn(async move {
-            front.attend(stream, remote).await;
+        // Taken from this runtime's list of sockets, to be on that of the runtime that serves it.
+        let Ok(stream) = stream.into_std() else { continue };
+        let runtime = workers.as_ref().map_or(&here, Workers::next);
+        tasks.spawn_on(runtime, async move {
+            if let Ok(stream) = TcpStream::from_std(stream) {
+                front.attend(stream, remote).await;
+            }
             drop(place);
         });
     }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use hyper::rt::Executor;
+use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -22,6 +23,15 @@ impl Tasks {
         F::Output: Send,
     {
         self.tracker.spawn(self.aborting.clone().run_until_cancelled_owned(task));
+    }
+
+    /// The same, on another runtime than that of the caller.
+    pub(crate) fn spawn_on<F>(&self, runtime: &Handle, task: F)
+    where
+        F: Future + Send + 'static,
+        F::Output: Send,
+    {
+        self.tracker.spawn_on(self.aborting.clone().run_until_cancelled_owned(task), runtime);
     }
 
     /// Runs `work` to its end; `None` if the server stops before.

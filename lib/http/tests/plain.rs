@@ -3,6 +3,7 @@
 
 mod support;
 
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use axum::extract::Extension;
 use axum::routing::{get, post};
 use bytesize::ByteSize;
 use http_body_util::BodyExt as _;
-use shoal_http::{ClientCertificate, Limits, RemoteAddress, Server};
+use shoal_http::{ClientCertificate, Limits, RemoteAddress, Server, Workers};
 use support::*;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
@@ -281,4 +282,30 @@ async fn refused(address: SocketAddr) {
         }
     };
     timeout(PATIENCE, tries).await.expect("the listener is not released");
+}
+
+#[tokio::test]
+async fn workers_answer_in_turn_and_end_with_the_server() {
+    let workers = Workers::start().unwrap();
+    let gate = Gate::new();
+    let who = async || format!("{:?}", std::thread::current().id());
+    let server = Server::bind(([127, 0, 0, 1], 0).into(), None, Limits::default()).await.unwrap();
+    let address = server.local_address();
+    let running = server.on(workers.clone()).serve(router(&gate).route("/who", get(who)));
+    let (mut answered_by, own) = (HashSet::new(), who().await);
+    for _ in 0..std::thread::available_parallelism().unwrap().get() {
+        let mut client = connect(address).await;
+        send(&mut client, b"GET /who HTTP/1.1\r\nhost: shoal\r\n\r\n").await;
+        let answer = answer(&mut client).await;
+        let (_, thread) = answer.split_once("\r\n\r\n").unwrap();
+        assert_ne!(thread, own);
+        answered_by.insert(thread.to_owned());
+    }
+    assert_eq!(answered_by.len(), workers.count());
+
+    let mut busy = connect(address).await;
+    send(&mut busy, GET_SLOW).await;
+    gate.arrival().await;
+    timeout(PATIENCE, running.shutdown(Duration::from_millis(50))).await.unwrap();
+    assert_eq!(rest(&mut busy).await.0, b"");
 }
