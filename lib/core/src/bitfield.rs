@@ -120,7 +120,13 @@ impl Bitfield {
     /// The first piece from `from` on that is not in.
     #[must_use]
     pub fn first_missing(&self, from: PieceIndex) -> Option<PieceIndex> {
-        (from.0..self.length).map(PieceIndex).find(|&piece| !self.contains(piece))
+        let start = from.0 as usize / 64;
+        let before = (1 << (from.0 % 64)) - 1;
+        let words = self.words.iter().enumerate().skip(start);
+        let missing = words.map(|(at, &word)| (at, !(if at == start { word | before } else { word })));
+        let first = missing.flat_map(|(at, missing)| bits(at, missing)).next()?;
+        // The last word has room beyond the last piece.
+        (first.0 < self.length).then_some(first)
     }
 
     /// One bit a piece, the first piece in the lowest bit of the first byte.
@@ -249,7 +255,10 @@ mod tests {
             prop_assert_eq!(set(&field), model.clone());
             prop_assert_eq!(field.count() as usize, model.len());
             prop_assert_eq!(field.is_full(), model.len() == length as usize);
-            prop_assert_eq!(field.first_missing(PieceIndex(0)).map(|p| p.0), (0..length).find(|p| !model.contains(p)));
+            for from in 0..310 {
+                let missing = (from..length).find(|p| !model.contains(p));
+                prop_assert_eq!(field.first_missing(PieceIndex(from)).map(|p| p.0), missing);
+            }
             prop_assert_eq!(Bitfield::from_bytes(length, &field.to_bytes()).unwrap(), field.clone());
             prop_assert_eq!(field.to_string().parse::<Bitfield>().unwrap(), field.clone());
             let missing: BTreeSet<u32> = Bitfield::full(length).difference(&field).map(|p| p.0).collect();
