@@ -26,7 +26,7 @@ struct Inner {
 }
 
 impl Workers {
-    /// Starts a thread for each processor, at most [`MAX_WORKERS`].
+    /// Starts a thread for each processor, at most eight.
     pub fn start() -> io::Result<Self> {
         let count = thread::available_parallelism().map_or(1, usize::from).min(MAX_WORKERS);
         let end = CancellationToken::new();
