@@ -10,7 +10,7 @@ fn main() {
     divan::main();
 }
 
-/// Every third piece, or all but the first.
+/// The pieces that are wanted.
 fn every(length: u32, wanted: impl Fn(u32) -> bool) -> Bitfield {
     let mut field = Bitfield::empty(length);
     (0..length).filter(|&piece| wanted(piece)).for_each(|piece| {

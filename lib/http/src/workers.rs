@@ -30,8 +30,10 @@ impl Workers {
     pub fn start() -> io::Result<Self> {
         let count = thread::available_parallelism().map_or(1, usize::from).min(MAX_WORKERS);
         let end = CancellationToken::new();
+        // From here on: those that were started end too if one cannot be.
+        let guard = end.clone().drop_guard();
         let runtimes = (0..count).map(|_| start_one(end.clone())).collect::<io::Result<_>>()?;
-        Ok(Self(Arc::new(Inner { runtimes, turn: AtomicUsize::new(0), _end: end.drop_guard() })))
+        Ok(Self(Arc::new(Inner { runtimes, turn: AtomicUsize::new(0), _end: guard })))
     }
 
     /// How many threads there are.

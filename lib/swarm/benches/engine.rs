@@ -1,4 +1,4 @@
-//! What an event costs: `cargo bench -p shoal-swarm`. The time beside "items" is that of one event.
+//! What an event costs: `cargo bench -p shoal-swarm`. Items a second are events.
 //!
 //! An engine fetches a blob of 4,096 pieces among peers that have a half of it each, tell of more as they go, and ask for
 //! what the engine has. Everything that comes in counts as an event; the actions are taken out in the same time.
