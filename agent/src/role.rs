@@ -165,7 +165,7 @@ impl Agent {
         self.s3.as_ref().map(Running::local_address)
     }
 
-    /// Where other nodes find the peer port (UDP).
+    /// Where other nodes find the peer port (UDP and TCP).
     #[must_use]
     pub fn peer_address(&self) -> SocketAddr {
         self.transfer.local_address()

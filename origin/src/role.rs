@@ -184,7 +184,7 @@ impl Origin {
         self.api.local_address()
     }
 
-    /// Where other nodes find the peer port (UDP).
+    /// Where other nodes find the peer port (UDP and TCP).
     #[must_use]
     pub fn peer_address(&self) -> SocketAddr {
         self.transfer.local_address()

@@ -1,4 +1,5 @@
-//! Where peers can be reached, as trackers and origins said. Bounded: the least recently named are forgotten.
+//! Where peers can be reached, as trackers and origins said, and what was learned of the way there. Bounded: the least
+//! recently named are forgotten.
 
 use std::num::NonZeroUsize;
 
@@ -6,11 +7,20 @@ use lru::LruCache;
 use shoal_core::{PeerAddress, PeerId, Role};
 use shoal_swarm::Candidate;
 
+use crate::path::Path;
+
 /// Addresses by peer.
 #[derive(Debug)]
 pub(crate) struct AddressBook {
     own: PeerId,
-    known: LruCache<PeerId, PeerAddress>,
+    known: LruCache<PeerId, Known>,
+}
+
+/// How to dial a peer.
+#[derive(Clone, Debug)]
+pub(crate) struct Known {
+    pub(crate) address: PeerAddress,
+    pub(crate) path: Option<Path>,
 }
 
 impl AddressBook {
@@ -28,14 +38,22 @@ impl AddressBook {
             }
             peer.addresses.truncate(MAX_ADDRESSES);
             candidates.push(Candidate { peer: peer.id, role: peer.role, zone: peer.zone.clone() });
-            self.known.put(peer.id, peer);
+            let path = self.known.peek(&peer.id).and_then(|known| known.path);
+            self.known.put(peer.id, Known { address: peer, path });
         }
         candidates
     }
 
     /// How to dial that peer.
-    pub(crate) fn find(&mut self, peer: &PeerId) -> Option<PeerAddress> {
+    pub(crate) fn find(&mut self, peer: &PeerId) -> Option<Known> {
         self.known.get(peer).cloned()
+    }
+
+    /// Remembers how that peer was reached.
+    pub(crate) fn reached(&mut self, peer: &PeerId, path: Path) {
+        if let Some(known) = self.known.peek_mut(peer) {
+            known.path = Some(path);
+        }
     }
 }
 
@@ -50,6 +68,7 @@ mod tests {
     use shoal_core::Zone;
 
     use super::*;
+    use crate::link::Transport;
 
     fn peer(number: u8, role: Role, addresses: u16) -> PeerAddress {
         PeerAddress {
@@ -76,8 +95,21 @@ mod tests {
     fn the_book_forgets_the_oldest_and_bounds_addresses() {
         let mut book = book(2);
         book.learn((1..=3).map(|number| peer(number, Role::Agent, 40)).collect());
-        assert_eq!(book.find(&PeerId::from_public_key([1; 32])), None);
+        assert!(book.find(&PeerId::from_public_key([1; 32])).is_none());
         let last = book.find(&PeerId::from_public_key([3; 32])).unwrap();
-        assert_eq!(last.addresses.len(), MAX_ADDRESSES);
+        assert_eq!(last.address.addresses.len(), MAX_ADDRESSES);
+    }
+
+    #[test]
+    fn a_peer_that_is_named_again_keeps_what_was_learned_of_the_way_to_it() {
+        let mut book = book(2);
+        let path = Path { transport: Transport::Quic, is_fallback: true, round_trip: None };
+        let named = peer(1, Role::Agent, 1);
+        book.reached(&named.id, path);
+        book.learn(vec![named.clone()]);
+        assert_eq!(book.find(&named.id).unwrap().path, None);
+        book.reached(&named.id, path);
+        book.learn(vec![named.clone()]);
+        assert_eq!(book.find(&named.id).unwrap().path, Some(path));
     }
 }

@@ -11,8 +11,10 @@ use bytesize::ByteSize;
 #[derive(Clone, Debug, serde::Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// UDP address of the peer port. By default all addresses of the host, port 16001 (Kraken's).
+    /// Address of the peer port, UDP and TCP. By default all addresses of the host, port 16002: 16001 is an agent's admin port.
     pub listen: SocketAddr,
+    /// What peers are reached by: `auto`, `quic` or `tcp`.
+    pub transport: TransportChoice,
     /// How the engine chooses peers and pieces, and its budgets.
     pub swarm: shoal_swarm::Config,
     /// Where all that the engine is told is written, for `shoal replay`. Off unless set.
@@ -20,6 +22,10 @@ pub struct Config {
     /// How long a handshake may take, with each address of a peer and with a caller. 5 s: three lost packets in a row.
     #[serde(with = "humantime_serde")]
     pub dial_timeout: Duration,
+    /// How long a transport may keep silent until the other is tried as well. 300 ms: longer than a round trip around the
+    /// world, so that nobody is dialled twice for nothing.
+    #[serde(with = "humantime_serde")]
+    pub fallback_delay: Duration,
     /// How long a peer may take from its certificate to its Hello. 15 s: when both sides dial at once, one holds
     /// its answer back until its own dial has come out.
     #[serde(with = "humantime_serde")]
@@ -27,7 +33,7 @@ pub struct Config {
     /// How often a silent connection is probed. 5 s: keeps the state of any NAT (some forget after 15 s).
     #[serde(with = "humantime_serde")]
     pub keep_alive_interval: Duration,
-    /// After how long without a packet a connection is dead. 20 s: four probes in a row were lost; the engine's
+    /// After how long without a packet (over TCP: without a byte taken) a connection is dead. 20 s: four probes in a row were lost; the engine's
     /// own deadlines ask elsewhere long before.
     #[serde(with = "humantime_serde")]
     pub idle_timeout: Duration,
@@ -61,6 +67,19 @@ pub struct Config {
     /// Messages to one peer that are not sent yet. 4,096: the announcements of a blob of 4,096 pieces; a peer that
     /// falls behind further is disconnected.
     pub message_queue: NonZeroUsize,
+}
+
+/// What carries the wire protocol, both always encrypted and authenticated. With `auto` both are spoken to whoever dials.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TransportChoice {
+    /// TLS over TCP where the path is short (the same zone, or measured so), QUIC elsewhere; the other where one fails.
+    #[default]
+    Auto,
+    /// QUIC alone, over UDP.
+    Quic,
+    /// TLS 1.3 over TCP alone.
+    Tcp,
 }
 
 /// The record of the engine.
@@ -119,10 +138,12 @@ impl Default for Config {
     fn default() -> Self {
         let count = |count| NonZeroUsize::new(count).expect("the defaults are not zero");
         Self {
-            listen: SocketAddr::from(([0, 0, 0, 0], 16001)),
+            listen: SocketAddr::from(([0, 0, 0, 0], 16002)),
+            transport: TransportChoice::default(),
             swarm: shoal_swarm::Config::default(),
             record: None,
             dial_timeout: Duration::from_secs(5),
+            fallback_delay: Duration::from_millis(300),
             hello_timeout: Duration::from_secs(15),
             keep_alive_interval: Duration::from_secs(5),
             idle_timeout: Duration::from_secs(20),

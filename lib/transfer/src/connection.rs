@@ -1,21 +1,23 @@
 //! An established connection: messages in, messages out, pieces in. One task runs it; it ends as a whole.
 //!
 //! What the peer says becomes a [`Note`] to the node, in order, and the last note is `Closed`. Nothing that the peer
-//! sends has an effect beyond this connection. Pieces out are in `upload`.
+//! sends has an effect beyond this connection. How messages and pieces share a connection is the transport's: `streams`
+//! of QUIC, `chunks` of TCP. Pieces out are in `upload`.
+
+mod chunks;
+mod streams;
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use bytes::BytesMut;
-use quinn::{RecvStream, SendStream};
 use shoal_core::{Digest, PeerId, PieceIndex};
 use shoal_swarm::{Message, PieceOutcome};
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
 
 use crate::arrival::Arrivals;
-use crate::frames::{FrameError, FrameReader};
-use crate::quic::{CloseReason, Link};
-use crate::wire::{Frame, WireError};
+use crate::frames::FrameError;
+use crate::link::{Line, Lost};
+use crate::wire::{CloseReason, Frame, WireError};
 
 /// Which connection: the peer, and a number that no other connection of this node ever had.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -41,7 +43,7 @@ pub(crate) enum Note {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Fault {
     #[error(transparent)]
-    Lost(#[from] quinn::ConnectionError),
+    Lost(#[from] Lost),
     #[error(transparent)]
     Frame(#[from] FrameError),
     #[error("a piece stream does not say which piece it carries")]
@@ -52,35 +54,30 @@ pub(crate) enum Fault {
     PieceLength { digest: Digest, piece: PieceIndex, expected: u32, found: u32 },
     #[error("piece {piece} of {digest} ended at another byte than was announced")]
     PieceEnd { digest: Digest, piece: PieceIndex },
+    #[error("peer takes nothing for {0:?}")]
+    Slow(Duration),
     #[error("let go by this node")]
     LetGo,
 }
 
-/// The streams of an established connection.
+/// An established connection.
 #[derive(Debug)]
 pub(crate) struct Connection {
-    pub(crate) link: Link,
-    pub(crate) input: FrameReader<RecvStream>,
-    pub(crate) output: SendStream,
+    pub(crate) line: Line,
     pub(crate) messages: mpsc::Receiver<Frame>,
     pub(crate) arrivals: Arc<Arrivals>,
+    /// How long the peer may take nothing, where the transport does not see to it.
+    pub(crate) patience: Duration,
 }
 
 impl Connection {
     /// Runs until the connection ends, for whatever reason.
     pub(crate) async fn run(self) {
-        let Self { link, input, output, messages, arrivals } = self;
-        let mut pieces = JoinSet::new();
-        let fault = tokio::select! {
-            fault = read(input, &arrivals) => fault,
-            fault = write(output, messages) => fault,
-            fault = accept(&link, &arrivals, &mut pieces) => fault,
+        let Self { line, messages, arrivals, patience } = self;
+        let fault = match line {
+            Line::Quic(line) => streams::run(line, messages, &arrivals).await,
+            Line::Tcp(line) => chunks::run(line, messages, &arrivals, patience).await,
         };
-        // What a stream reports is often only that the connection is gone; the connection says why.
-        let fault = link.end().map_or(fault, Fault::Lost);
-        link.close(fault.reason());
-        // Pieces that are here in full are still stored and noted; the others end with the link.
-        while pieces.join_next().await.is_some() {}
         let connection = arrivals.connection;
         // An error means that the node has stopped.
         let _ = arrivals.notes.send(Note::Closed { connection, fault }).await;
@@ -93,6 +90,7 @@ impl Fault {
         match self {
             Self::Lost(_)
             | Self::LetGo
+            | Self::Slow(_)
             | Self::Frame(FrameError::Stream(_) | FrameError::Wire(WireError::Ended)) => false,
             Self::Frame(FrameError::Wire(_))
             | Self::NoHeader
@@ -103,59 +101,18 @@ impl Fault {
     }
 
     fn reason(&self) -> CloseReason {
-        if self.is_violation() { CloseReason::Protocol } else { CloseReason::Idle }
-    }
-}
-
-async fn read(mut input: FrameReader<RecvStream>, arrivals: &Arrivals) -> Fault {
-    let connection = arrivals.connection;
-    loop {
-        let message = match input.next().await {
-            Ok(Some(Frame::Message(message))) => message,
-            Ok(Some(frame)) => return FrameError::from(WireError::OutOfPlace(frame.kind())).into(),
-            Ok(None) => return FrameError::from(WireError::Ended).into(),
-            Err(error) => return error.into(),
-        };
-        if arrivals.notes.send(Note::Message { connection, message }).await.is_err() {
-            return Fault::LetGo;
+        match self {
+            Self::Slow(_) => CloseReason::TooSlow,
+            fault if fault.is_violation() => CloseReason::Protocol,
+            _ => CloseReason::Idle,
         }
     }
 }
 
-async fn write(mut output: SendStream, mut messages: mpsc::Receiver<Frame>) -> Fault {
-    let mut bytes = BytesMut::new();
-    while let Some(frame) = messages.recv().await {
-        frame.encode(&mut bytes);
-        while bytes.len() < WRITE_LENGTH
-            && let Ok(frame) = messages.try_recv()
-        {
-            frame.encode(&mut bytes);
-        }
-        if let Err(error) = output.write_all(&bytes).await {
-            return FrameError::Stream(error.into()).into();
-        }
-        bytes.clear();
-    }
-    Fault::LetGo
-}
-
-async fn accept(link: &Link, arrivals: &Arc<Arrivals>, pieces: &mut JoinSet<Result<(), Fault>>) -> Fault {
-    loop {
-        tokio::select! {
-            stream = link.accept_piece() => match stream {
-                Ok(stream) => {
-                    let arrivals = Arc::clone(arrivals);
-                    pieces.spawn(async move { arrivals.take(stream).await });
-                }
-                Err(error) => return error.into(),
-            },
-            Some(taken) = pieces.join_next() => match taken {
-                Ok(Ok(())) => {}
-                Ok(Err(fault)) => return fault,
-                Err(error) => tracing::error!(%error, peer = %arrivals.connection.peer, "piece task failed"),
-            },
-        }
-    }
+/// The peer said something. An error means that the node has stopped.
+async fn hear(arrivals: &Arrivals, message: Message) -> Result<(), Fault> {
+    let note = Note::Message { connection: arrivals.connection, message };
+    arrivals.notes.send(note).await.map_err(|_| Fault::LetGo)
 }
 
 /// Messages that wait are written together, up to about this many bytes.

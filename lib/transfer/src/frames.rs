@@ -2,7 +2,7 @@
 
 use std::io;
 
-use bytes::BytesMut;
+use bytes::{Buf as _, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::wire::{Frame, WireError};
@@ -43,6 +43,37 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         }
     }
 
+    /// Appends so many bytes behind the frame that was taken to `out`.
+    pub(crate) async fn read_into(&mut self, out: &mut BytesMut, length: usize) -> Result<(), FrameError> {
+        let begun = self.buffer.split_to(length.min(self.buffer.len()));
+        out.extend_from_slice(&begun);
+        let mut left = length - begun.len();
+        while left > 0 {
+            match (&mut self.input).take(left as u64).read_buf(out).await? {
+                0 => return Err(WireError::Ended.into()),
+                read => left -= read,
+            }
+        }
+        Ok(())
+    }
+
+    /// Leaves out so many bytes behind the frame that was taken.
+    pub(crate) async fn skip(&mut self, length: usize) -> Result<(), FrameError> {
+        let mut left = length;
+        loop {
+            let here = left.min(self.buffer.len());
+            self.buffer.advance(here);
+            left -= here;
+            if left == 0 {
+                return Ok(());
+            }
+            self.buffer.reserve(READ_LENGTH);
+            if self.input.read_buf(&mut self.buffer).await? == 0 {
+                return Err(WireError::Ended.into());
+            }
+        }
+    }
+
     /// The stream behind the frames that were taken, and what was read of it beyond them.
     pub(crate) fn into_rest(self) -> (R, BytesMut) {
         (self.input, self.buffer)
@@ -61,7 +92,6 @@ const READ_LENGTH: usize = 4096;
 
 #[cfg(test)]
 mod tests {
-    use bytes::Buf as _;
     use shoal_core::Digest;
     use shoal_swarm::Message;
 
@@ -95,6 +125,26 @@ mod tests {
         frame(1).encode(&mut bytes);
         let mut input = FrameReader::new(&bytes[..bytes.len() - 1]);
         assert!(matches!(input.next().await, Err(FrameError::Wire(WireError::Ended))));
+    }
+
+    #[tokio::test]
+    async fn raw_bytes_between_frames_are_taken_or_left_to_the_byte() {
+        let mut bytes = BytesMut::new();
+        for raw in [&[1; 5000][..], &[2; 5000]] {
+            frame(raw[0]).encode(&mut bytes);
+            bytes.extend_from_slice(raw);
+        }
+        frame(3).encode(&mut bytes);
+        let mut input = FrameReader::new(&bytes[..]);
+        input.next().await.unwrap();
+        let mut raw = BytesMut::new();
+        input.read_into(&mut raw, 5000).await.unwrap();
+        assert_eq!(raw, [1; 5000][..]);
+        assert_eq!(input.next().await.unwrap(), Some(frame(2)));
+        input.skip(5000).await.unwrap();
+        assert_eq!(input.next().await.unwrap(), Some(frame(3)));
+        assert!(matches!(input.skip(1).await, Err(FrameError::Wire(WireError::Ended))));
+        assert!(matches!(input.read_into(&mut raw, 1).await, Err(FrameError::Wire(WireError::Ended))));
     }
 
     #[tokio::test]

@@ -7,25 +7,25 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use quinn::{RecvStream, SendStream};
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use shoal_core::{PeerAddress, PeerId, Role};
 use shoal_identity::{Identity, IdentityError};
 use tokio::time::timeout;
 
 use crate::config::Config;
-use crate::frames::{FrameError, FrameReader, write_frame};
-use crate::quic::{CloseReason, Endpoint, Link};
-use crate::wire::{Frame, Hello, WireError};
+use crate::endpoint::{Caller, Endpoint, ReachError, Reached, Side};
+use crate::frames::FrameError;
+use crate::link::{Line, Lost, Transport};
+use crate::wire::{CloseReason, Frame, Hello, WireError};
 
 /// A peer that proved who it is and said Hello.
 #[derive(Debug)]
 pub(crate) struct Introduction {
     pub(crate) peer: PeerId,
     pub(crate) role: Role,
-    pub(crate) link: Link,
     pub(crate) hello: Hello,
-    pub(crate) input: FrameReader<RecvStream>,
-    pub(crate) output: SendStream,
+    pub(crate) line: Line,
 }
 
 /// Makes introductions.
@@ -35,6 +35,7 @@ pub(crate) struct Greeter {
     identity: Identity,
     dial_timeout: Duration,
     hello_timeout: Duration,
+    fallback_delay: Duration,
 }
 
 /// Why there is no introduction.
@@ -42,12 +43,12 @@ pub(crate) struct Greeter {
 pub(crate) enum HandshakeError {
     #[error("peer has no address")]
     NoAddress,
-    #[error("cannot dial {address}")]
-    Dial { address: SocketAddr, source: quinn::ConnectError },
     #[error("{address} does not answer in time")]
     Timeout { address: SocketAddr },
     #[error("no connection with {address}")]
-    Connection { address: SocketAddr, source: quinn::ConnectionError },
+    Connection { address: SocketAddr, source: ReachError },
+    #[error("connection with {address} ends before a Hello")]
+    Control { address: SocketAddr, source: Lost },
     #[error("{address} shows no certificate")]
     NoCertificate { address: SocketAddr },
     #[error("certificate of {address} is not valid here")]
@@ -60,22 +61,31 @@ pub(crate) enum HandshakeError {
     NoHello { address: SocketAddr, source: FrameError },
 }
 
+impl HandshakeError {
+    /// Whether somebody answered: then another transport would find the same.
+    fn is_answer(&self) -> bool {
+        matches!(self, Self::OtherPeer { .. } | Self::Certificate { .. } | Self::Role { .. })
+    }
+}
+
 impl Greeter {
     pub(crate) fn new(endpoint: Endpoint, identity: Identity, config: &Config) -> Arc<Self> {
-        let (dial_timeout, hello_timeout) = (config.dial_timeout, config.hello_timeout);
-        Arc::new(Self { endpoint, identity, dial_timeout, hello_timeout })
+        let &Config { dial_timeout, hello_timeout, fallback_delay, .. } = config;
+        Arc::new(Self { endpoint, identity, dial_timeout, hello_timeout, fallback_delay })
     }
 
-    /// Dials the peer's addresses in turn until it answers at one, and exchanges Hellos there.
+    /// Dials the peer's addresses in turn until it answers at one, and exchanges Hellos there. At each address the
+    /// transports are tried in that order, the next when one fails or keeps silent for a moment.
     pub(crate) async fn dial(
         &self,
         peer: &PeerAddress,
+        transports: &[Transport],
         hello: Hello,
     ) -> Result<Introduction, HandshakeError> {
         let mut failure = HandshakeError::NoAddress;
         for &address in &peer.addresses {
-            match self.reach(address, peer.id).await {
-                Ok((link, role)) => return self.introduce(link, peer.id, role, hello).await,
+            match self.reach(address, transports, peer.id).await {
+                Ok((reached, role)) => return self.introduce(reached, peer.id, role, hello).await,
                 Err(error) => failure = error,
             }
         }
@@ -83,92 +93,114 @@ impl Greeter {
     }
 
     /// Hears a caller out. It is not answered yet.
-    pub(crate) async fn hear(&self, caller: quinn::Incoming) -> Result<Introduction, HandshakeError> {
-        let address = caller.remote_address();
+    pub(crate) async fn hear(&self, caller: Caller) -> Result<Introduction, HandshakeError> {
+        let address = caller.address();
         let late = |_| HandshakeError::Timeout { address };
-        let lost = |source| HandshakeError::Connection { address, source };
-        let link = Link::new(timeout(self.dial_timeout, caller).await.map_err(late)?.map_err(lost)?);
-        let (peer, role) = self.identify(&link)?;
-        let (output, input) =
-            timeout(self.hello_timeout, link.accept_control()).await.map_err(late)?.map_err(lost)?;
-        let mut input = FrameReader::new(input);
-        let hello = self.hear_hello(&link, &mut input).await?;
-        Ok(Introduction { peer, role, link, hello, input, output })
+        let reached = timeout(self.dial_timeout, self.endpoint.secure(caller)).await.map_err(late)?;
+        let (reached, (peer, role)) =
+            self.identify(reached.map_err(|source| HandshakeError::Connection { address, source })?)?;
+        let line = timeout(self.hello_timeout, reached.into_line(Side::Dialled)).await.map_err(late)?;
+        let line = line.map_err(|source| HandshakeError::Control { address, source })?;
+        let (line, hello) = self.hear_hello(line).await?;
+        Ok(Introduction { peer, role, hello, line })
     }
 
-    async fn reach(&self, address: SocketAddr, wanted: PeerId) -> Result<(Link, Role), HandshakeError> {
-        let connecting = self
-            .endpoint
-            .dial(address, &wanted)
-            .map_err(|source| HandshakeError::Dial { address, source })?;
-        let connection = timeout(self.dial_timeout, connecting)
+    /// A connection with the peer, by the first transport that gives one.
+    async fn reach(
+        &self,
+        address: SocketAddr,
+        transports: &[Transport],
+        wanted: PeerId,
+    ) -> Result<(Reached, Role), HandshakeError> {
+        let mut next = transports.iter();
+        let Some(&first) = next.next() else { return Err(HandshakeError::NoAddress) };
+        let mut dials = FuturesUnordered::from_iter([self.try_to_reach(address, first, wanted)]);
+        loop {
+            let waiting = tokio::time::sleep(self.fallback_delay);
+            let failure = tokio::select! {
+                Some(dialled) = dials.next() => match dialled {
+                    Ok(reached) => return Ok(reached),
+                    Err(error) if error.is_answer() => return Err(error),
+                    Err(error) => Some(error),
+                },
+                () = waiting, if !next.as_slice().is_empty() => None,
+            };
+            match (next.next(), failure) {
+                (Some(&transport), _) => dials.push(self.try_to_reach(address, transport, wanted)),
+                (None, Some(failure)) if dials.is_empty() => return Err(failure),
+                (None, _) => {}
+            }
+        }
+    }
+
+    async fn try_to_reach(
+        &self,
+        address: SocketAddr,
+        transport: Transport,
+        wanted: PeerId,
+    ) -> Result<(Reached, Role), HandshakeError> {
+        let reached = timeout(self.dial_timeout, self.endpoint.dial(transport, address, &wanted))
             .await
             .map_err(|_| HandshakeError::Timeout { address })?
             .map_err(|source| HandshakeError::Connection { address, source })?;
-        let link = Link::new(connection);
-        let (found, role) = self.identify(&link)?;
+        let (reached, (found, role)) = self.identify(reached)?;
         if found != wanted {
-            link.close(CloseReason::Refused);
+            reached.turn_away(CloseReason::Refused);
             return Err(HandshakeError::OtherPeer { address, found });
         }
-        Ok((link, role))
+        Ok((reached, role))
     }
 
     async fn introduce(
         &self,
-        link: Link,
+        reached: Reached,
         peer: PeerId,
         role: Role,
         own: Hello,
     ) -> Result<Introduction, HandshakeError> {
-        let address = link.remote_address();
-        let (mut output, input) =
-            link.open_control().await.map_err(|source| HandshakeError::Connection { address, source })?;
-        let mut input = FrameReader::new(input);
-        write_frame(&mut output, &Frame::Hello(own))
-            .await
-            .map_err(|error| HandshakeError::NoHello { address, source: error.into() })?;
-        let hello = self.hear_hello(&link, &mut input).await?;
-        Ok(Introduction { peer, role, link, hello, input, output })
+        let address = reached.remote_address();
+        let line = reached.into_line(Side::Dialler).await;
+        let mut line = line.map_err(|source| HandshakeError::Control { address, source })?;
+        let said = line.say(&Frame::Hello(own)).await;
+        said.map_err(|source| HandshakeError::NoHello { address, source })?;
+        let (line, hello) = self.hear_hello(line).await?;
+        Ok(Introduction { peer, role, hello, line })
     }
 
-    /// Who is there, by the certificate; closes the link where it is nobody to exchange pieces with.
-    fn identify(&self, link: &Link) -> Result<(PeerId, Role), HandshakeError> {
-        let address = link.remote_address();
+    /// Who is there, by the certificate; closes the connection where it is nobody to exchange pieces with.
+    fn identify(&self, reached: Reached) -> Result<(Reached, (PeerId, Role)), HandshakeError> {
+        let address = reached.remote_address();
         let found =
-            link.certificate().ok_or(HandshakeError::NoCertificate { address }).and_then(|certificate| {
+            reached.certificate().ok_or(HandshakeError::NoCertificate { address }).and_then(|certificate| {
                 self.identity
                     .peer(&certificate)
                     .map_err(|source| HandshakeError::Certificate { address, source: Box::new(source) })
             });
         let refused = match found {
             Ok(peer) if peer.role == Role::Tracker => HandshakeError::Role { peer: peer.id, role: peer.role },
-            Ok(peer) => return Ok((peer.id, peer.role)),
+            Ok(peer) => return Ok((reached, (peer.id, peer.role))),
             Err(error) => error,
         };
-        link.close(CloseReason::Refused);
+        reached.turn_away(CloseReason::Refused);
         Err(refused)
     }
 
-    async fn hear_hello(
-        &self,
-        link: &Link,
-        input: &mut FrameReader<RecvStream>,
-    ) -> Result<Hello, HandshakeError> {
-        let address = link.remote_address();
-        let frame = match timeout(self.hello_timeout, input.next()).await {
-            Err(_) => Err(HandshakeError::Timeout { address }),
-            Ok(Ok(Some(Frame::Hello(hello)))) => Ok(hello),
+    async fn hear_hello(&self, mut line: Line) -> Result<(Line, Hello), HandshakeError> {
+        let address = line.link().remote_address();
+        let refused = match timeout(self.hello_timeout, line.hear()).await {
+            Err(_) => HandshakeError::Timeout { address },
+            Ok(Ok(Some(Frame::Hello(hello)))) => return Ok((line, hello)),
+            Ok(Ok(Some(Frame::Close(reason)))) => {
+                return Err(HandshakeError::Control { address, source: Lost::Closed(reason) });
+            }
             Ok(Ok(other)) => {
                 let error = other.map_or(WireError::Ended, |frame| WireError::OutOfPlace(frame.kind()));
-                Err(HandshakeError::NoHello { address, source: error.into() })
+                HandshakeError::NoHello { address, source: error.into() }
             }
-            Ok(Err(source)) => Err(HandshakeError::NoHello { address, source }),
+            Ok(Err(source)) => HandshakeError::NoHello { address, source },
         };
-        if frame.is_err() {
-            link.close(CloseReason::Protocol);
-        }
-        frame
+        line.turn_away(CloseReason::Protocol);
+        Err(refused)
     }
 }
 
@@ -178,21 +210,25 @@ mod tests {
     use shoal_identity::{Authority, install_crypto_provider};
 
     use super::*;
+    use crate::config::TransportChoice;
+    use crate::path::transports;
 
     struct Side {
         greeter: Arc<Greeter>,
         endpoint: Endpoint,
         address: PeerAddress,
+        transports: &'static [Transport],
     }
 
-    fn side(authority: &Authority, role: Role) -> Side {
+    fn side(authority: &Authority, role: Role, transport: TransportChoice) -> Side {
         install_crypto_provider();
         let identity = authority.issue(role, "node").unwrap();
-        let config = Config { listen: ([127, 0, 0, 1], 0).into(), ..Config::default() };
+        let config = Config { listen: ([127, 0, 0, 1], 0).into(), transport, ..Config::default() };
         let endpoint = Endpoint::bind(&config, &identity).unwrap();
         let addresses = vec![endpoint.local_address()];
         let address = PeerAddress { id: identity.id(), role, addresses, zone: Zone::default() };
-        Side { greeter: Greeter::new(endpoint.clone(), identity, &config), endpoint, address }
+        let greeter = Greeter::new(endpoint.clone(), identity, &config);
+        Side { greeter, endpoint, address, transports: transports(transport, true, None) }
     }
 
     impl Side {
@@ -202,12 +238,12 @@ mod tests {
 
         async fn answer(&self) -> Result<Introduction, HandshakeError> {
             let mut heard = self.hear().await?;
-            write_frame(&mut heard.output, &Frame::Hello(Hello::new(2, &Zone::default()))).await.unwrap();
+            heard.line.say(&Frame::Hello(Hello::new(2, &Zone::default()))).await.unwrap();
             Ok(heard)
         }
 
         async fn dial(&self, peer: &PeerAddress) -> Result<Introduction, HandshakeError> {
-            self.greeter.dial(peer, Hello::new(1, &Zone::default())).await
+            self.greeter.dial(peer, self.transports, Hello::new(1, &Zone::default())).await
         }
     }
 
@@ -215,54 +251,74 @@ mod tests {
         Authority::generate("test").unwrap()
     }
 
+    const EACH: [TransportChoice; 2] = [TransportChoice::Quic, TransportChoice::Tcp];
+
     #[tokio::test]
     async fn both_sides_learn_who_the_other_is() {
-        let authority = authority();
-        let (agent, origin) = (side(&authority, Role::Agent), side(&authority, Role::Origin));
-        let (dialled, heard) = tokio::join!(agent.dial(&origin.address), origin.answer());
-        let (dialled, heard) = (dialled.unwrap(), heard.unwrap());
-        assert_eq!((dialled.peer, dialled.role, dialled.hello.moment), (origin.address.id, Role::Origin, 2));
-        assert_eq!((heard.peer, heard.role, heard.hello.moment), (agent.address.id, Role::Agent, 1));
+        for transport in EACH {
+            let authority = authority();
+            let (agent, origin) =
+                (side(&authority, Role::Agent, transport), side(&authority, Role::Origin, transport));
+            let (dialled, heard) = tokio::join!(agent.dial(&origin.address), origin.answer());
+            let (dialled, heard) = (dialled.unwrap(), heard.unwrap());
+            assert_eq!(
+                (dialled.peer, dialled.role, dialled.hello.moment),
+                (origin.address.id, Role::Origin, 2)
+            );
+            assert_eq!((heard.peer, heard.role, heard.hello.moment), (agent.address.id, Role::Agent, 1));
+        }
     }
 
     #[tokio::test]
     async fn the_next_address_is_tried_where_one_does_not_answer_as_the_peer() {
-        let authority = authority();
-        let [agent, other, wanted] = [(); 3].map(|()| side(&authority, Role::Agent));
-        let mut address = wanted.address.clone();
-        address.addresses.insert(0, other.address.addresses[0]);
-        let (dialled, _, _) = tokio::join!(agent.dial(&address), other.hear(), wanted.answer());
-        assert_eq!(dialled.unwrap().peer, wanted.address.id);
+        for transport in EACH {
+            let authority = authority();
+            let [agent, other, wanted] = [(); 3].map(|()| side(&authority, Role::Agent, transport));
+            let mut address = wanted.address.clone();
+            address.addresses.insert(0, other.address.addresses[0]);
+            let (dialled, _, _) = tokio::join!(agent.dial(&address), other.hear(), wanted.answer());
+            assert_eq!(dialled.unwrap().peer, wanted.address.id);
+        }
     }
 
     #[tokio::test]
     async fn another_peer_than_the_one_dialled_is_refused() {
-        let authority = authority();
-        let [agent, other] = [(); 2].map(|()| side(&authority, Role::Agent));
-        let mut address = other.address.clone();
-        address.id = PeerId::from_public_key([1; 32]);
-        let (dialled, heard) = tokio::join!(agent.dial(&address), other.hear());
-        assert!(matches!(dialled, Err(HandshakeError::OtherPeer { found, .. }) if found == other.address.id));
-        assert!(heard.is_err());
+        for transport in EACH {
+            let authority = authority();
+            let [agent, other] = [(); 2].map(|()| side(&authority, Role::Agent, transport));
+            let mut address = other.address.clone();
+            address.id = PeerId::from_public_key([1; 32]);
+            let (dialled, heard) = tokio::join!(agent.dial(&address), other.hear());
+            assert!(
+                matches!(dialled, Err(HandshakeError::OtherPeer { found, .. }) if found == other.address.id)
+            );
+            assert!(heard.is_err());
+        }
     }
 
     #[tokio::test]
     async fn a_node_of_another_authority_is_refused() {
-        let (here, there) = (side(&authority(), Role::Agent), side(&authority(), Role::Origin));
-        let (dialled, heard) = tokio::join!(here.dial(&there.address), there.hear());
-        assert!(matches!(dialled, Err(HandshakeError::Connection { .. })), "{dialled:?}");
-        assert!(matches!(heard, Err(HandshakeError::Connection { .. })), "{heard:?}");
+        for transport in EACH {
+            let (here, there) =
+                (side(&authority(), Role::Agent, transport), side(&authority(), Role::Origin, transport));
+            let (dialled, heard) = tokio::join!(here.dial(&there.address), there.hear());
+            assert!(matches!(dialled, Err(HandshakeError::Connection { .. })), "{dialled:?}");
+            assert!(matches!(heard, Err(HandshakeError::Connection { .. })), "{heard:?}");
+        }
     }
 
     #[tokio::test]
     async fn a_tracker_is_refused_whoever_dials() {
-        let authority = authority();
-        let (agent, tracker) = (side(&authority, Role::Agent), side(&authority, Role::Tracker));
-        let (dialled, heard) = tokio::join!(agent.dial(&tracker.address), tracker.hear());
-        assert!(matches!(dialled, Err(HandshakeError::Connection { .. })), "{dialled:?}");
-        assert!(heard.is_err());
-        let (dialled, heard) = tokio::join!(tracker.dial(&agent.address), agent.hear());
-        assert!(dialled.is_err());
-        assert!(matches!(heard, Err(HandshakeError::Role { role: Role::Tracker, .. })), "{heard:?}");
+        for transport in EACH {
+            let authority = authority();
+            let (agent, tracker) =
+                (side(&authority, Role::Agent, transport), side(&authority, Role::Tracker, transport));
+            let (dialled, heard) = tokio::join!(agent.dial(&tracker.address), tracker.hear());
+            assert!(matches!(dialled, Err(HandshakeError::Connection { .. })), "{dialled:?}");
+            assert!(heard.is_err());
+            let (dialled, heard) = tokio::join!(tracker.dial(&agent.address), agent.hear());
+            assert!(dialled.is_err());
+            assert!(matches!(heard, Err(HandshakeError::Role { role: Role::Tracker, .. })), "{heard:?}");
+        }
     }
 }

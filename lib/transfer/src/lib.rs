@@ -1,4 +1,4 @@
-//! The data plane: moves verified pieces between nodes over mutually authenticated QUIC.
+//! The data plane: moves verified pieces between nodes over mutually authenticated QUIC, or TLS over TCP.
 //!
 //! One task (`node`) owns the engine of `shoal-swarm` and does what it says; each connection is a task; pieces go from
 //! the store to the network and back. It does not decide whom to ask for what (the engine does), does not find peers
@@ -10,20 +10,24 @@ mod addresses;
 mod arrival;
 mod config;
 mod connection;
+mod endpoint;
 mod fetch;
 mod frames;
 mod handshake;
+mod link;
 mod metrics;
 mod node;
+mod path;
 mod peers;
 mod quic;
 mod recorder;
 mod requests;
 mod swarms;
+mod tcp;
 mod transfer;
 mod upload;
 
-pub use config::{Config, ConfigError, RecordConfig};
+pub use config::{Config, ConfigError, RecordConfig, TransportChoice};
+pub use endpoint::BindError;
 pub use fetch::{Fetch, FetchError, FetchEvent};
-pub use quic::BindError;
 pub use transfer::{Stats, Transfer};

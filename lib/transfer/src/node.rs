@@ -17,20 +17,21 @@ use shoal_store::{Blob, CommitError, Partial, Store};
 use shoal_swarm::{Event, Message, Moment};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::{JoinError, JoinSet};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::addresses::AddressBook;
 use crate::config::Config;
 use crate::connection::Note;
+use crate::endpoint::{BindError, Endpoint};
 use crate::fetch::{FetchError, FetchEvent};
 use crate::handshake::{Greeter, HandshakeError, Introduction};
 use crate::metrics::Metrics;
 use crate::peers::Peers;
-use crate::quic::{BindError, Endpoint};
 use crate::recorder::RecordedEngine;
 use crate::swarms::Swarms;
 use crate::upload::UploadKey;
+use crate::wire::CloseReason;
 
 /// What the owner of the node wants.
 #[derive(Debug)]
@@ -261,13 +262,27 @@ impl Node {
         self.last_number
     }
 
+    /// Tells the peers, and ends all tasks.
+    async fn hang_up(&mut self) {
+        // Nobody takes notes any more.
+        self.notes.close();
+        let mut open = self.peers.close_all(CloseReason::Shutdown);
+        let deadline = Instant::now() + self.config.shutdown_timeout;
+        while open > 0
+            && let Ok(Some(outcome)) = timeout_at(deadline, self.tasks.join_next()).await
+        {
+            open -= usize::from(matches!(outcome, Ok(Outcome::Disconnected)));
+        }
+        self.tasks.shutdown().await;
+    }
+
     async fn end(mut self) {
         for (digest, swarm) in self.swarms.drain() {
             if let Some(fetch) = swarm.fetch {
                 fetch.end(FetchEvent::Failed(FetchError::Stopped { digest }));
             }
         }
-        self.tasks.shutdown().await;
+        self.hang_up().await;
         self.metrics.connections.set(0);
         self.metrics.uploads.set(0);
         self.endpoint.close(self.config.shutdown_timeout).await;

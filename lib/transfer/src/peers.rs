@@ -14,9 +14,9 @@ use tokio::task::AbortHandle;
 
 use crate::connection::ConnectionId;
 use crate::handshake::Introduction;
-use crate::quic::{CloseReason, Link};
+use crate::link::{Link, Transport};
 use crate::requests::Requests;
-use crate::wire::Frame;
+use crate::wire::{CloseReason, Frame};
 
 /// All peers that are connected or being dialled.
 #[derive(Debug)]
@@ -43,6 +43,8 @@ pub(crate) struct Established {
 pub(crate) struct Dial {
     pub(crate) number: u64,
     pub(crate) task: AbortHandle,
+    /// What is tried first.
+    pub(crate) first: Transport,
     /// The peer dialled too; answered if this dial fails.
     pub(crate) held: Option<Box<Introduction>>,
 }
@@ -123,7 +125,7 @@ impl Peers {
         let is_latest = dial.held.as_ref().is_none_or(|held| held.hello.moment < caller.hello.moment);
         let turned_away = if is_latest { dial.held.replace(caller) } else { Some(caller) };
         if let Some(turned_away) = turned_away {
-            turned_away.link.close(CloseReason::Duplicate);
+            turned_away.line.turn_away(CloseReason::Duplicate);
         }
     }
 
@@ -141,6 +143,13 @@ impl Peers {
     /// There is a connection. Gives back what was in its place.
     pub(crate) fn establish(&mut self, connection: Established) -> Option<State> {
         self.states.insert(connection.id.peer, State::Established(connection))
+    }
+
+    /// Ends all connections and dials; gives back how many connections there were.
+    pub(crate) fn close_all(&mut self, reason: CloseReason) -> usize {
+        let count = self.count();
+        self.states.drain().for_each(|(_, state)| state.close(reason));
+        count
     }
 
     /// Lets go of a peer, connected or being dialled.
@@ -191,7 +200,7 @@ impl Dial {
     pub(crate) fn close(self, reason: CloseReason) {
         self.task.abort();
         if let Some(held) = self.held {
-            held.link.close(reason);
+            held.line.turn_away(reason);
         }
     }
 }

@@ -1,25 +1,27 @@
 //! QUIC (RFC 9000) under the wire protocol: the endpoint and its connections. The only file that tunes quinn.
 //!
-//! One UDP socket dials and answers. Both sides always show certificates; who they are is checked in `handshake`.
-//! [`Link`] is the seam to the rest: a control stream, pieces out, pieces in, an end.
+//! One UDP socket dials and answers. Both sides always show certificates; who they are is checked in `handshake`. A piece
+//! has a stream of its own.
 
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use quinn::crypto::rustls::{NoInitialCipherSuite, QuicClientConfig, QuicServerConfig};
+use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::{IdleTimeout, MtuDiscoveryConfig, RecvStream, SendStream, TransportConfig, VarInt};
 use rustls::pki_types::CertificateDer;
 use shoal_core::{PeerId, Role};
 use shoal_identity::Identity;
 
 use crate::config::{Config, ConfigError};
-use crate::wire::{self, Frame, PieceHeader};
+use crate::endpoint::BindError;
+use crate::frames::FrameReader;
+use crate::link::SendPieceError;
+use crate::wire::{self, CloseReason, Frame, PieceHeader};
 
-/// The peer port.
+/// The UDP half of the peer port.
 #[derive(Clone, Debug)]
 pub(crate) struct Endpoint {
     endpoint: quinn::Endpoint,
@@ -31,76 +33,16 @@ pub(crate) struct Endpoint {
 #[derive(Clone, Debug)]
 pub(crate) struct Link(quinn::Connection);
 
-/// Why this side ends a connection; the peer reads the code.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u32)]
-pub(crate) enum CloseReason {
-    /// The node stops.
-    Shutdown = 0,
-    /// Nothing in common any more.
-    Idle = 1,
-    /// The peer broke the protocol.
-    Protocol = 2,
-    /// The peer sent a corrupt piece.
-    Corrupt = 3,
-    /// Another peer needs the place.
-    Replaced = 4,
-    /// There is another connection between the two.
-    Duplicate = 5,
-    /// The certificate is not one to exchange pieces with.
-    Refused = 6,
-    /// The peer does not take what is sent to it.
-    TooSlow = 7,
-    /// There is no place for another connection.
-    Busy = 8,
-}
-
-/// Why the peer port is not open.
-#[derive(Debug, thiserror::Error)]
-pub enum BindError {
-    /// A value of the configuration cannot work.
-    #[error(transparent)]
-    Config(#[from] ConfigError),
-    /// The address cannot be taken.
-    #[error("cannot listen on {address} (udp) for other nodes: free it, or set `transfer.listen` to another")]
-    Listen {
-        /// The address of the configuration.
-        address: SocketAddr,
-        /// The system's reason.
-        source: io::Error,
-    },
-    /// The TLS configuration has no cipher that QUIC starts with (TLS13_AES_128_GCM_SHA256).
-    #[error("TLS configuration does not suit QUIC")]
-    Tls(#[from] NoInitialCipherSuite),
-    /// The record of the engine cannot be begun.
-    #[error("cannot write {}: set `transfer.record.file` to a file in a folder that this process may write to, or remove it", file.display())]
-    Record {
-        /// The file of the configuration.
-        file: PathBuf,
-        /// The system's reason.
-        source: io::Error,
-    },
-    /// The registry has the metrics of another node.
-    #[error("cannot register metrics")]
-    Metrics(#[from] prometheus::Error),
-}
-
-/// A piece was not sent to its end.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum SendPieceError {
-    /// The connection is gone.
-    #[error("connection lost")]
-    Lost(#[from] quinn::ConnectionError),
-    /// The stream broke.
-    #[error("stream broke")]
-    Stream(#[from] quinn::WriteError),
-    /// The peer wants it no more.
-    #[error("peer stopped the piece")]
-    Stopped,
+/// A connection with its control stream.
+#[derive(Debug)]
+pub(crate) struct Line {
+    pub(crate) link: Link,
+    pub(crate) input: FrameReader<RecvStream>,
+    pub(crate) output: SendStream,
 }
 
 impl Endpoint {
-    pub(crate) fn bind(config: &Config, identity: &Identity) -> Result<Self, BindError> {
+    pub(crate) fn bind(config: &Config, address: SocketAddr, identity: &Identity) -> Result<Self, BindError> {
         let transport = Arc::new(transport(config)?);
         let server = QuicServerConfig::try_from(identity.server_config(&[wire::ALPN]))?;
         let mut server = quinn::ServerConfig::with_crypto(Arc::new(server));
@@ -110,8 +52,8 @@ impl Endpoint {
         let mut client = quinn::ClientConfig::new(Arc::new(client));
         client.transport_config(transport);
 
-        let listen_error = |source| BindError::Listen { address: config.listen, source };
-        let endpoint = open_socket(config, server).map_err(listen_error)?;
+        let listen_error = |source| BindError::Listen { address, protocol: "udp", source };
+        let endpoint = open_socket(config, address, server).map_err(listen_error)?;
         let local_address = endpoint.local_addr().map_err(listen_error)?;
         Ok(Self { endpoint, client, local_address })
     }
@@ -136,7 +78,8 @@ impl Endpoint {
 
     /// Closes everything and waits (at most so long) until the peers were told.
     pub(crate) async fn close(&self, patience: Duration) {
-        self.endpoint.close(CloseReason::Shutdown.code(), CloseReason::Shutdown.text());
+        let reason = CloseReason::Shutdown;
+        self.endpoint.close(code(reason), reason.text().as_bytes());
         let _ = tokio::time::timeout(patience, self.endpoint.wait_idle()).await;
     }
 }
@@ -157,13 +100,26 @@ impl Link {
     }
 
     /// Opens the control stream: the dialler's part.
-    pub(crate) async fn open_control(&self) -> Result<(SendStream, RecvStream), quinn::ConnectionError> {
-        self.0.open_bi().await.map(prefer)
+    pub(crate) async fn open_control(self) -> Result<Line, quinn::ConnectionError> {
+        let streams = self.0.open_bi().await?;
+        Ok(self.with_control(streams))
     }
 
     /// Takes the control stream: the part of the one who was dialled.
-    pub(crate) async fn accept_control(&self) -> Result<(SendStream, RecvStream), quinn::ConnectionError> {
-        self.0.accept_bi().await.map(prefer)
+    pub(crate) async fn accept_control(self) -> Result<Line, quinn::ConnectionError> {
+        let streams = self.0.accept_bi().await?;
+        Ok(self.with_control(streams))
+    }
+
+    fn with_control(self, (output, input): (SendStream, RecvStream)) -> Line {
+        // Messages go before the bytes of pieces. An error means that the stream has ended, which its next use reports.
+        let _ = output.set_priority(1);
+        Line { link: self, input: FrameReader::new(input), output }
+    }
+
+    /// How long a packet and its answer take, as measured so far.
+    pub(crate) fn round_trip(&self) -> Duration {
+        self.0.rtt()
     }
 
     /// The next stream that carries a piece.
@@ -183,15 +139,14 @@ impl Link {
         match stream.0.stopped().await {
             Ok(None) => Ok(()),
             Ok(Some(code)) if code == STREAM_DONE => Ok(()),
-            Ok(Some(_)) => Err(SendPieceError::Stopped),
+            Ok(Some(_)) | Err(quinn::StoppedError::ZeroRttRejected) => Err(SendPieceError::Stopped),
             Err(quinn::StoppedError::ConnectionLost(error)) => Err(error.into()),
-            Err(quinn::StoppedError::ZeroRttRejected) => Err(SendPieceError::Stopped),
         }
     }
 
     /// Ends the connection at once, in both directions.
     pub(crate) fn close(&self, reason: CloseReason) {
-        self.0.close(reason.code(), reason.text());
+        self.0.close(code(reason), reason.text().as_bytes());
     }
 
     /// Why the connection ended, if it has.
@@ -200,24 +155,8 @@ impl Link {
     }
 }
 
-impl CloseReason {
-    fn code(self) -> VarInt {
-        VarInt::from_u32(self as u32)
-    }
-
-    fn text(self) -> &'static [u8] {
-        match self {
-            Self::Shutdown => b"shutting down",
-            Self::Idle => b"nothing in common",
-            Self::Protocol => b"protocol broken",
-            Self::Corrupt => b"corrupt piece",
-            Self::Replaced => b"place needed",
-            Self::Duplicate => b"duplicate connection",
-            Self::Refused => b"certificate refused",
-            Self::TooSlow => b"too slow",
-            Self::Busy => b"too many connections",
-        }
-    }
+fn code(reason: CloseReason) -> VarInt {
+    VarInt::from_u32(reason as u32)
 }
 
 /// Whether a peer ended a stream by itself, and not the connection.
@@ -279,8 +218,12 @@ fn transport(config: &Config) -> Result<TransportConfig, ConfigError> {
     Ok(transport)
 }
 
-fn open_socket(config: &Config, server: quinn::ServerConfig) -> io::Result<quinn::Endpoint> {
-    let socket = UdpSocket::bind(config.listen)?;
+fn open_socket(
+    config: &Config,
+    address: SocketAddr,
+    server: quinn::ServerConfig,
+) -> io::Result<quinn::Endpoint> {
+    let socket = UdpSocket::bind(address)?;
     let state = quinn::udp::UdpSocketState::new((&socket).into())?;
     // The system may give less; that costs speed, nothing else.
     let _ = state.set_recv_buffer_size((&socket).into(), SOCKET_BUFFER);
@@ -291,13 +234,6 @@ fn open_socket(config: &Config, server: quinn::ServerConfig) -> io::Result<quinn
         .max_udp_payload_size(config.max_udp_payload.max(ETHERNET_PAYLOAD))
         .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
     quinn::Endpoint::new(endpoint, Some(server), socket, Arc::new(quinn::TokioRuntime))
-}
-
-/// Messages go before the bytes of pieces.
-fn prefer((output, input): (SendStream, RecvStream)) -> (SendStream, RecvStream) {
-    // An error means that the stream has ended, which its next use reports.
-    let _ = output.set_priority(1);
-    (output, input)
 }
 
 /// What quinn says for a stream that is dropped unread.

@@ -18,7 +18,7 @@ use tokio::sync::mpsc::error::{TryRecvError, TrySendError};
 use tokio::task::JoinHandle;
 
 use crate::config::{Config, RecordConfig};
-use crate::quic::BindError;
+use crate::endpoint::BindError;
 
 /// An [`Engine`] that is overheard, if the configuration says so.
 #[derive(Debug)]

@@ -12,10 +12,10 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::config::Config;
+use crate::endpoint::{BindError, Endpoint};
 use crate::fetch::{Fetch, FetchError};
 use crate::metrics::Metrics;
 use crate::node::{Command, Node, Own};
-use crate::quic::{BindError, Endpoint};
 
 /// A node's place in all swarms: one engine, one QUIC endpoint. Cheap to clone handle to the task that owns the engine.
 #[derive(Clone, Debug)]

@@ -6,8 +6,8 @@ use shoal_core::{Digest, PeerId, PieceIndex};
 use shoal_store::{Entry, ReadError};
 use tokio_util::sync::CancellationToken;
 
+use crate::link::{Link, SendPieceError};
 use crate::metrics::Metrics;
-use crate::quic::{Link, SendPieceError};
 use crate::wire::PieceHeader;
 
 /// Names an upload; there is at most one of a piece to a peer.

@@ -18,14 +18,21 @@
 //! | 0x08 | –       | reserved: metainfo request                              |            |
 //! | 0x09 | –       | reserved: metainfo                                      |            |
 //! | 0x10 | Piece   | `[digest][piece u32][length u32]`                       | 73         |
+//! | 0x11 | Chunk   | the next bytes of the piece that was begun              | 131,072    |
+//! | 0x12 | Dropped | –                                                       | 0          |
+//! | 0x13 | Close   | `[reason u8]`                                           | 1          |
 //!
 //! The side that dialled sends Hello first; the connection is established when the other answers with its own.
 //! Nothing else is sent before. After it, messages (0x02 to 0x07) go both ways in any number. A payload is
 //! consumed exactly; only Hello may carry more than is known here, for later versions. Bits of a bitfield
 //! beyond the last piece are 0; bit 0 of byte 0 is piece 0. A priority is 0 for a reader, 1 for prefetch, 2 for repair.
 //!
-//! A Piece frame is followed by `length` raw bytes. Over QUIC each piece has a unidirectional stream of its
-//! own that starts with the Piece frame, so that no piece waits for another or delays a message.
+//! A Piece frame announces `length` bytes. Over QUIC each piece has a unidirectional stream of its own: the Piece frame,
+//! then the raw bytes, so that no piece waits for another or delays a message; a piece is given up by a reset of its
+//! stream, and a connection is closed with the code of a reason. Over TLS on TCP there is one stream a direction: a
+//! piece's bytes come in Chunk frames, between which there may be messages but no other piece, up to the announced
+//! length or to Dropped, by which the sender gives the piece up; and Close, if it is said, is the last frame. These
+//! three types are only there.
 
 use bytes::{Buf, BufMut, BytesMut};
 use shoal_core::bitfield::BitfieldError;
@@ -40,7 +47,10 @@ pub const ALPN: &[u8] = b"shoal/1";
 /// The version of this protocol that this program speaks. A higher one of the other side is fine: both speak the lower.
 pub const VERSION: u16 = 1;
 
-/// No frame is longer, head included.
+/// No Chunk carries more bytes: eight TLS records, so that a message waits 13 ms behind one on a path of 10 MB/s.
+pub const MAX_CHUNK_LENGTH: usize = 128 << 10;
+
+/// No frame is longer, head included and the bytes of a Chunk not.
 pub const MAX_FRAME_LENGTH: usize = HEAD_LENGTH + Kind::Join.limit();
 
 /// One frame.
@@ -52,6 +62,12 @@ pub enum Frame {
     Message(Message),
     /// The raw bytes of a piece follow.
     Piece(PieceHeader),
+    /// So many bytes of the piece that was begun follow; they are not part of what is encoded and decoded here.
+    Chunk(u32),
+    /// The rest of the piece that was begun does not come.
+    Dropped,
+    /// The sender ends the connection.
+    Close(CloseReason),
 }
 
 /// Who speaks, beyond what its certificate says.
@@ -75,6 +91,30 @@ pub struct PieceHeader {
     pub piece: PieceIndex,
     /// How many bytes follow.
     pub length: u32,
+}
+
+/// Why a side ends a connection: the code of a QUIC close, and what a Close frame carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum CloseReason {
+    /// The node stops.
+    Shutdown = 0,
+    /// Nothing in common any more.
+    Idle = 1,
+    /// The peer broke the protocol.
+    Protocol = 2,
+    /// The peer sent a corrupt piece.
+    Corrupt = 3,
+    /// Another peer needs the place.
+    Replaced = 4,
+    /// There is another connection between the two.
+    Duplicate = 5,
+    /// The certificate is not one to exchange pieces with.
+    Refused = 6,
+    /// The peer does not take what is sent to it.
+    TooSlow = 7,
+    /// There is no place for another connection.
+    Busy = 8,
 }
 
 /// Bytes from a peer are not this protocol: that connection ends, and nothing else.
@@ -129,6 +169,9 @@ pub enum WireError {
     /// A Request with a priority that there is not.
     #[error("Request of priority {0}: 0, 1 and 2 are known")]
     Priority(u8),
+    /// A Close for a reason that there is not.
+    #[error("Close with reason {0}: 0 to 8 are known")]
+    Reason(u8),
     /// A Hello of version 0, or whose software or zone is no text.
     #[error("Hello is not valid")]
     Hello,
@@ -160,12 +203,21 @@ pub enum Kind {
     Reject = 0x07,
     /// See [`Frame::Piece`].
     Piece = 0x10,
+    /// See [`Frame::Chunk`].
+    Chunk = 0x11,
+    /// See [`Frame::Dropped`].
+    Dropped = 0x12,
+    /// See [`Frame::Close`].
+    Close = 0x13,
 }
 
 impl Frame {
     /// Appends the frame to `out`.
     pub fn encode(&self, out: &mut BytesMut) {
         out.put_u8(self.kind() as u8);
+        if let Self::Chunk(length) = self {
+            return out.put_u32(*length);
+        }
         let length_at = out.len();
         out.put_u32(0);
         self.encode_payload(out);
@@ -173,7 +225,8 @@ impl Frame {
         out[length_at..length_at + 4].copy_from_slice(&length.to_be_bytes());
     }
 
-    /// Takes a frame from the front of `input`; `None` (and `input` untouched) until all of it is there.
+    /// Takes a frame from the front of `input`; `None` (and `input` untouched) until all of it is there. Of a Chunk only the
+    /// head is taken.
     pub fn decode(input: &mut BytesMut) -> Result<Option<Self>, WireError> {
         let Some(&first) = input.first() else { return Ok(None) };
         let kind = Kind::parse(first)?;
@@ -182,6 +235,10 @@ impl Frame {
         };
         if length > kind.limit() {
             return Err(WireError::TooLong { kind, length, limit: kind.limit() });
+        }
+        if kind == Kind::Chunk {
+            input.advance(HEAD_LENGTH);
+            return Ok(Some(Self::Chunk(u32::try_from(length).expect("read as one"))));
         }
         if input.len() < HEAD_LENGTH + length {
             return Ok(None);
@@ -203,6 +260,9 @@ impl Frame {
             Self::Message(Message::Cancel { .. }) => Kind::Cancel,
             Self::Message(Message::Reject { .. }) => Kind::Reject,
             Self::Piece(_) => Kind::Piece,
+            Self::Chunk(_) => Kind::Chunk,
+            Self::Dropped => Kind::Dropped,
+            Self::Close(_) => Kind::Close,
         }
     }
 
@@ -238,6 +298,8 @@ impl Frame {
                 out.put_u32(header.piece.0);
                 out.put_u32(header.length);
             }
+            Self::Chunk(_) | Self::Dropped => {}
+            Self::Close(reason) => out.put_u8(*reason as u8),
         }
     }
 }
@@ -277,6 +339,41 @@ impl Hello {
     }
 }
 
+impl CloseReason {
+    /// The one with that code; none of a later version is known.
+    #[must_use]
+    pub const fn from_code(code: u64) -> Option<Self> {
+        Some(match code {
+            0 => Self::Shutdown,
+            1 => Self::Idle,
+            2 => Self::Protocol,
+            3 => Self::Corrupt,
+            4 => Self::Replaced,
+            5 => Self::Duplicate,
+            6 => Self::Refused,
+            7 => Self::TooSlow,
+            8 => Self::Busy,
+            _ => return None,
+        })
+    }
+
+    /// In words, for the peer's log.
+    #[must_use]
+    pub const fn text(self) -> &'static str {
+        match self {
+            Self::Shutdown => "shutting down",
+            Self::Idle => "nothing in common",
+            Self::Protocol => "protocol broken",
+            Self::Corrupt => "corrupt piece",
+            Self::Replaced => "place needed",
+            Self::Duplicate => "duplicate connection",
+            Self::Refused => "certificate refused",
+            Self::TooSlow => "too slow",
+            Self::Busy => "too many connections",
+        }
+    }
+}
+
 impl Kind {
     fn parse(byte: u8) -> Result<Self, WireError> {
         Ok(match byte {
@@ -288,6 +385,9 @@ impl Kind {
             0x06 => Self::Cancel,
             0x07 => Self::Reject,
             0x10 => Self::Piece,
+            0x11 => Self::Chunk,
+            0x12 => Self::Dropped,
+            0x13 => Self::Close,
             _ => return Err(WireError::UnknownType(byte)),
         })
     }
@@ -303,6 +403,9 @@ impl Kind {
             Self::Request => MAX_DIGEST_LENGTH + 5,
             Self::Cancel | Self::Reject => MAX_DIGEST_LENGTH + 4,
             Self::Piece => MAX_DIGEST_LENGTH + 8,
+            Self::Chunk => MAX_CHUNK_LENGTH,
+            Self::Dropped => 0,
+            Self::Close => 1,
         }
     }
 }
@@ -319,6 +422,8 @@ impl Payload {
             // What a later version appends is not looked at.
             Kind::Hello => return self.hello().map(Frame::Hello),
             Kind::Piece => Frame::Piece(self.piece_header()?),
+            Kind::Dropped => Frame::Dropped,
+            Kind::Close => Frame::Close(self.reason()?),
             _ => Frame::Message(self.message()?),
         };
         match self.input.left() {
@@ -368,6 +473,11 @@ impl Payload {
         Ok(PieceHeader { digest, piece, length: self.take(Decoder::u32)? })
     }
 
+    fn reason(&mut self) -> Result<CloseReason, WireError> {
+        let code = self.take(Decoder::u8)?;
+        CloseReason::from_code(code.into()).ok_or(WireError::Reason(code))
+    }
+
     fn message(&mut self) -> Result<Message, WireError> {
         let digest = self.digest()?;
         Ok(match self.kind {
@@ -377,7 +487,9 @@ impl Payload {
             Kind::Request => Message::Request { digest, piece: self.piece()?, priority: self.priority()? },
             Kind::Cancel => Message::Cancel { digest, piece: self.piece()? },
             Kind::Reject => Message::Reject { digest, piece: self.piece()? },
-            Kind::Hello | Kind::Piece => return Err(WireError::OutOfPlace(self.kind)),
+            Kind::Hello | Kind::Piece | Kind::Chunk | Kind::Dropped | Kind::Close => {
+                return Err(WireError::OutOfPlace(self.kind));
+            }
         })
     }
 
@@ -459,6 +571,9 @@ mod tests {
                 piece,
                 length
             })),
+            (0..=MAX_CHUNK_LENGTH as u32).prop_map(Frame::Chunk),
+            Just(Frame::Dropped),
+            (0..=8u64).prop_map(|code| Frame::Close(CloseReason::from_code(code).unwrap())),
         ]
     }
 
@@ -494,7 +609,7 @@ mod tests {
 
         #[test]
         fn random_bytes_neither_panic_nor_wait_for_more_than_the_longest_frame(
-            kind in 0..0x12u8, bytes in prop::collection::vec(any::<u8>(), 0..2 * MAX_FRAME_LENGTH)
+            kind in 0..0x15u8, bytes in prop::collection::vec(any::<u8>(), 0..2 * MAX_FRAME_LENGTH)
         ) {
             let mut input = BytesMut::from(&[&[kind], bytes.as_slice()].concat()[..]);
             while let Ok(Some(_)) = Frame::decode(&mut input) {}
@@ -520,7 +635,7 @@ mod tests {
 
     #[test]
     fn an_unknown_type_is_refused_by_its_first_byte() {
-        for byte in [0x00, 0x08, 0x09, 0x11, 0xff] {
+        for byte in [0x00, 0x08, 0x09, 0x14, 0xff] {
             assert_eq!(Frame::decode(&mut BytesMut::from(&[byte][..])), Err(WireError::UnknownType(byte)));
         }
     }
@@ -545,6 +660,22 @@ mod tests {
         let mut bytes = encoded(&Frame::Message(request));
         *bytes.last_mut().unwrap() = 3;
         assert_eq!(Frame::decode(&mut bytes), Err(WireError::Priority(3)));
+    }
+
+    #[test]
+    fn a_close_for_no_known_reason_is_refused() {
+        let mut bytes = encoded(&Frame::Close(CloseReason::Busy));
+        *bytes.last_mut().unwrap() += 1;
+        assert_eq!(Frame::decode(&mut bytes), Err(WireError::Reason(9)));
+        assert_eq!(CloseReason::from_code(9), None);
+    }
+
+    #[test]
+    fn of_a_chunk_the_head_alone_is_taken() {
+        let mut bytes = encoded(&Frame::Chunk(3));
+        bytes.extend_from_slice(b"abc");
+        assert_eq!(Frame::decode(&mut bytes), Ok(Some(Frame::Chunk(3))));
+        assert_eq!(&bytes[..], b"abc");
     }
 
     #[test]

@@ -9,11 +9,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Node, Outcome};
 use crate::fetch::{FetchError, FetchEvent};
+use crate::path::{is_same_zone, transports};
 use crate::peers::{Dial, State};
-use crate::quic::CloseReason;
 use crate::swarms::Swarm;
 use crate::upload::Upload;
-use crate::wire::{Frame, Hello};
+use crate::wire::{CloseReason, Frame, Hello};
 
 impl Node {
     pub(super) fn act(&mut self, action: Action) {
@@ -52,16 +52,18 @@ impl Node {
             }
             None => {}
         }
-        let Some(address) = self.addresses.find(&peer) else {
+        let Some(known) = self.addresses.find(&peer) else {
             return self.events.push_back(Event::ConnectFailed { peer });
         };
+        let same_zone = is_same_zone(&self.zone, &known.address.zone);
+        let transports = transports(self.config.transport, same_zone, known.path);
         let (number, hello) = (self.next_number(), Hello::new(self.next_moment(), &self.zone));
         let greeter = Arc::clone(&self.greeter);
         let task = self.tasks.spawn(async move {
-            let result = greeter.dial(&address, hello).await.map(Box::new);
+            let result = greeter.dial(&known.address, transports, hello).await.map(Box::new);
             Outcome::Dialled { peer, number, result }
         });
-        self.peers.dialling(peer, Dial { number, task, held: None });
+        self.peers.dialling(peer, Dial { number, task, first: transports[0], held: None });
     }
 
     pub(super) fn send(&mut self, peer: PeerId, message: Message) {

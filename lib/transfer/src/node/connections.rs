@@ -9,21 +9,27 @@ use tokio::sync::mpsc;
 use super::{Node, Outcome};
 use crate::arrival::Arrivals;
 use crate::connection::{Connection, ConnectionId, Fault};
+use crate::endpoint::Caller;
 use crate::handshake::{HandshakeError, Introduction};
+use crate::path::Path;
 use crate::peers::{Established, State, Verdict};
-use crate::quic::CloseReason;
 use crate::requests::Requests;
-use crate::wire::{Frame, Hello};
+use crate::wire::{CloseReason, Frame, Hello};
 
 impl Node {
-    pub(super) fn caller(&mut self, caller: quinn::Incoming) {
+    pub(super) fn caller(&mut self, caller: Caller) {
         let crowded = self.handshakes.available_permits() <= self.config.max_handshakes.get() / 2;
-        if crowded && caller.may_retry() {
-            // An error means that it may not be asked to retry, which was checked.
-            let _ = caller.retry();
-            return;
-        }
-        let Ok(place) = Arc::clone(&self.handshakes).try_acquire_owned() else { return caller.refuse() };
+        let caller = match caller {
+            Caller::Quic(caller) if crowded && caller.may_retry() => {
+                // An error means that it may not be asked to retry, which was checked.
+                let _ = caller.retry();
+                return;
+            }
+            caller => caller,
+        };
+        let Ok(place) = Arc::clone(&self.handshakes).try_acquire_owned() else {
+            return caller.refuse();
+        };
         let greeter = Arc::clone(&self.greeter);
         self.tasks.spawn(async move {
             let heard = greeter.hear(caller).await.map(Box::new);
@@ -42,8 +48,8 @@ impl Node {
     fn introduced(&mut self, caller: Box<Introduction>) {
         match self.peers.judge(caller.peer, caller.hello.moment) {
             Verdict::Hold => self.peers.hold(caller),
-            Verdict::Refuse => caller.link.close(CloseReason::Duplicate),
-            Verdict::Accept if self.is_full_for(&caller.peer) => caller.link.close(CloseReason::Busy),
+            Verdict::Refuse => caller.line.turn_away(CloseReason::Duplicate),
+            Verdict::Accept if self.is_full_for(&caller.peer) => caller.line.turn_away(CloseReason::Busy),
             Verdict::Accept => self.answer(*caller),
         }
     }
@@ -67,14 +73,18 @@ impl Node {
     ) {
         let Some(dial) = self.peers.dialled(&peer, number) else {
             if let Ok(late) = result {
-                late.link.close(CloseReason::Duplicate);
+                late.line.turn_away(CloseReason::Duplicate);
             }
             return;
         };
         match (result, dial.held) {
             (Ok(introduction), held) => {
+                let link = introduction.line.link();
+                let (transport, round_trip) = (link.transport(), link.round_trip());
+                let path = Path { transport, is_fallback: transport != dial.first, round_trip };
+                self.addresses.reached(&peer, path);
                 if let Some(held) = held {
-                    held.link.close(CloseReason::Duplicate);
+                    held.line.turn_away(CloseReason::Duplicate);
                 }
                 self.establish(*introduction, None);
             }
@@ -89,7 +99,8 @@ impl Node {
 
     /// Takes a connection into use, in place of whatever there was with that peer.
     fn establish(&mut self, introduction: Introduction, answer: Option<Frame>) {
-        let Introduction { peer, role, link, hello, input, output } = introduction;
+        let Introduction { peer, role, hello, line } = introduction;
+        let link = line.link();
         let id = ConnectionId { peer, number: self.next_number() };
         let (messages, queue) = mpsc::channel(self.config.message_queue.get());
         if let Some(answer) = answer {
@@ -104,12 +115,13 @@ impl Node {
             notes: self.note_sender.clone(),
             metrics: self.metrics.clone(),
         });
-        let connection = Connection { link: link.clone(), input, output, messages: queue, arrivals };
+        let connection = Connection { line, messages: queue, arrivals, patience: self.config.idle_timeout };
         self.tasks.spawn(async move {
             connection.run().await;
             Outcome::Disconnected
         });
-        tracing::debug!(%peer, %role, address = %link.remote_address(), software = hello.software(), "connected");
+        let (address, transport) = (link.remote_address(), link.transport());
+        tracing::debug!(%peer, %role, %address, ?transport, software = hello.software(), "connected");
         let (moment, zone) = (hello.moment, hello.zone);
         let established = Established { id, role, zone: zone.clone(), link, messages, requests, moment };
         let earlier = self.peers.establish(established);

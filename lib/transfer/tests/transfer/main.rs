@@ -1,10 +1,9 @@
-//! Whole nodes on loopback: real QUIC, real stores in temporary folders, real certificates.
+//! Whole nodes on loopback: real sockets, real stores in temporary folders, real certificates. The suite runs over each
+//! transport: one wire protocol, whatever carries it.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on is to fail there")]
+#![allow(clippy::duplicate_mod, reason = "the suite is compiled once a transport")]
 
-mod connections;
-mod exchange;
-mod hostile;
-mod node;
-mod puppet;
-mod recording;
+mod choice;
+mod over_quic;
+mod over_tcp;

@@ -9,6 +9,8 @@ use shoal_store::{Blob, Entry, Partial, Store};
 use shoal_transfer::{Config, Fetch, FetchError, FetchEvent, Transfer};
 use tempfile::TempDir;
 
+use super::super::TRANSPORT;
+
 /// One node with a store of its own.
 pub(crate) struct Node {
     pub(crate) transfer: Transfer,
@@ -26,7 +28,7 @@ pub(crate) fn authority() -> Authority {
 
 /// Loopback, any port, and an engine that gives up soon: nothing here is slow.
 pub(crate) fn config() -> Config {
-    let mut config = Config { listen: ([127, 0, 0, 1], 0).into(), ..Config::default() };
+    let mut config = Config { listen: ([127, 0, 0, 1], 0).into(), transport: TRANSPORT, ..Config::default() };
     config.swarm.retry_backoff = Duration::from_millis(20);
     config.swarm.retry_backoff_max = Duration::from_millis(100);
     config.swarm.find_interval = Duration::from_millis(20);

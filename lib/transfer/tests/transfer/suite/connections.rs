@@ -6,11 +6,11 @@ use std::num::NonZeroUsize;
 use bytes::BytesMut;
 use shoal_core::{Digest, PieceIndex, Role, Zone};
 use shoal_swarm::{Message, Priority};
-use shoal_transfer::wire::{Frame, Hello};
+use shoal_transfer::wire::{CloseReason, Frame, Hello};
 use shoal_transfer::{Fetch, FetchError};
 
-use crate::node::{Node, authority, config, content, finish, read, until};
-use crate::puppet::{Puppet, Strings, close_code};
+use super::node::{Node, authority, config, content, finish, read, until};
+use super::puppet::{Puppet, Strings};
 
 const MIB: usize = 1 << 20;
 
@@ -70,9 +70,9 @@ impl Crossing {
     async fn held() -> Self {
         let mut crossing = Self::new(Ordering::Greater).await;
         let again = crossing.puppet.call(crossing.node.transfer.local_address(), 3).await;
-        let first = std::mem::replace(&mut crossing.by_puppet, again);
+        let mut first = std::mem::replace(&mut crossing.by_puppet, again);
         assert_eq!(first.closed().await, DUPLICATE);
-        assert_eq!(crossing.by_node.connection.close_reason(), None);
+        assert!(crossing.by_node.is_open().await);
         assert_eq!(crossing.node.transfer.stats().connections, 0);
         crossing
     }
@@ -82,8 +82,8 @@ impl Crossing {
 async fn of_crossing_dials_the_smaller_caller_is_answered_and_the_own_dial_dropped() {
     let mut crossing = Crossing::new(Ordering::Less).await;
     crossing.by_puppet.expect_hello().await;
-    crossing.by_node.connection.closed().await;
-    assert_eq!(crossing.by_puppet.connection.close_reason(), None);
+    crossing.by_node.ended().await;
+    assert!(crossing.by_puppet.is_open().await);
     assert_eq!(crossing.node.transfer.stats().connections, 1);
 }
 
@@ -99,7 +99,7 @@ async fn of_crossing_dials_the_larger_caller_waits_and_is_turned_away_when_the_o
 #[tokio::test]
 async fn of_crossing_dials_the_larger_caller_is_answered_when_the_own_dial_fails() {
     let mut crossing = Crossing::held().await;
-    crossing.by_node.connection.close(5u32.into(), b"");
+    crossing.by_node.close(CloseReason::Duplicate).await;
     crossing.by_puppet.expect_hello().await;
     assert!(matches!(crossing.by_puppet.hear().await, Some(Frame::Message(Message::Join { .. }))));
 }
@@ -109,9 +109,9 @@ async fn a_call_that_arrives_after_the_answer_to_the_own_dial_is_turned_away() {
     let mut crossing = Crossing::new(Ordering::Greater).await;
     crossing.by_node.say(Frame::Hello(Hello::new(5, &Zone::default()))).await;
     assert!(matches!(crossing.by_node.hear().await, Some(Frame::Message(Message::Join { .. }))));
-    let late = crossing.puppet.call(crossing.node.transfer.local_address(), 4).await;
+    let mut late = crossing.puppet.call(crossing.node.transfer.local_address(), 4).await;
     assert_eq!(late.closed().await, DUPLICATE);
-    assert_eq!(crossing.by_node.connection.close_reason(), None);
+    assert!(crossing.by_node.is_open().await);
 }
 
 #[tokio::test]
@@ -129,7 +129,7 @@ async fn a_peer_that_does_not_take_its_messages_is_let_go() {
     };
     let mut request = BytesMut::new();
     Frame::Message(message).encode(&mut request);
-    strings.say_bytes(&request.repeat(2000)).await;
+    strings.say_bytes(&request.repeat(20_000)).await;
     assert_eq!(strings.closed().await, TOO_SLOW);
     assert_eq!(node.transfer.stats().connections, 0);
 }
@@ -140,10 +140,10 @@ async fn a_peer_that_restarted_replaces_its_connection() {
     let node = Node::start(&authority, Role::Agent).await;
     let puppet = Puppet::new(&authority, Role::Agent);
     let address = node.transfer.local_address();
-    let before = puppet.connect(address, 10).await;
-    let after = puppet.connect(address, 11).await;
+    let mut before = puppet.connect(address, 10).await;
+    let mut after = puppet.connect(address, 11).await;
     assert_eq!(before.closed().await, DUPLICATE);
-    assert_eq!(after.connection.close_reason(), None);
+    assert!(after.is_open().await);
     assert_eq!(node.transfer.stats().connections, 1);
 }
 
@@ -152,8 +152,8 @@ async fn a_tracker_gets_no_connection() {
     let authority = authority();
     let node = Node::start(&authority, Role::Agent).await;
     let tracker = Puppet::new(&authority, Role::Tracker);
-    let connection = tracker.dial(node.transfer.local_address()).await;
-    assert_eq!(close_code(&connection).await, REFUSED);
+    let mut strings = tracker.dial(node.transfer.local_address()).await;
+    assert_eq!(strings.closed().await, REFUSED);
     assert_eq!(node.transfer.stats().connections, 0);
 }
 
@@ -164,10 +164,10 @@ async fn a_caller_beyond_the_limit_is_turned_away() {
     narrow.max_connections = NonZeroUsize::MIN;
     let node = Node::start_with(&authority, Role::Agent, narrow).await;
     let (first, second) = (Puppet::new(&authority, Role::Agent), Puppet::new(&authority, Role::Agent));
-    let first = first.connect(node.transfer.local_address(), 1).await;
-    let second = second.call(node.transfer.local_address(), 1).await;
+    let mut first = first.connect(node.transfer.local_address(), 1).await;
+    let mut second = second.call(node.transfer.local_address(), 1).await;
     assert_eq!(second.closed().await, BUSY);
-    assert_eq!(first.connection.close_reason(), None);
+    assert!(first.is_open().await);
 }
 
 #[tokio::test]
@@ -200,7 +200,7 @@ async fn the_node_stops_when_nobody_holds_it() {
     let authority = authority();
     let node = Node::start(&authority, Role::Agent).await;
     let puppet = Puppet::new(&authority, Role::Agent);
-    let strings = puppet.connect(node.transfer.local_address(), 1).await;
+    let mut strings = puppet.connect(node.transfer.local_address(), 1).await;
     drop(node);
     assert_eq!(strings.closed().await, SHUTDOWN);
 }
