@@ -7,7 +7,21 @@ use std::path::{Path, PathBuf};
 
 /// Who may name whom (ARCHITECTURE.md, "The map"). A new edge is a decision: it is argued there, then added here.
 const ALLOWED: [(&str, &[&str]); 15] = [
-    ("shoal", &["agent", "origin", "tracker", "simulation", "swarm", "transfer", "http", "identity", "core"]),
+    (
+        "shoal",
+        &[
+            "agent",
+            "origin",
+            "tracker",
+            "simulation",
+            "swarm",
+            "transfer",
+            "store",
+            "http",
+            "identity",
+            "core",
+        ],
+    ),
     ("agent", &["registry", "driver", "transfer", "control", "identity", "store", "core", "http", "s3"]),
     ("origin", &["registry", "driver", "transfer", "control", "identity", "store", "core", "http", "s3"]),
     ("tracker", &["control", "identity", "core", "http"]),
