@@ -8,7 +8,7 @@ use clap::{Args, Parser, Subcommand};
 use shoal_core::Role;
 
 use crate::telemetry::{self, LogFormat};
-use crate::{ca, demo, dev, replay, roles, simulate};
+use crate::{bench, ca, demo, dev, replay, roles, simulate};
 
 /// Peer-to-peer storage driver and registry for container images.
 #[derive(Debug, Parser)]
@@ -50,7 +50,16 @@ enum Command {
     Ca(ca::Command),
     /// Replay the record of a node (`transfer.record` of its configuration), and say what it did and what it waited for.
     Replay(replay::Options),
+    /// Measure what this host can do: hashes, files, streams, transfers from agent to agent and registry hits, each beside
+    /// its ceiling.
+    Bench(bench::Options),
+    /// One end of a measurement of `bench`.
+    #[command(name = BENCH_END, hide = true)]
+    BenchEnd,
 }
+
+/// What `bench` starts its processes with.
+pub(crate) const BENCH_END: &str = "bench-end";
 
 /// How a role is configured: the file, then the environment (`SHOAL_…`), then `--set`; the later one wins.
 #[derive(Debug, Args)]
@@ -80,6 +89,8 @@ impl Cli {
             Command::Simulate(options) => simulate::run(&options),
             Command::Ca(command) => ca::run(command),
             Command::Replay(options) => replay::run(&options),
+            Command::Bench(options) => block_on(bench::run(options)),
+            Command::BenchEnd => bench::run_end(),
         }
     }
 }

@@ -3,6 +3,7 @@
 //! It is a library so that the tests in `tests/` start the very clusters that people start.
 
 pub mod admin;
+mod bench;
 mod ca;
 mod cli;
 pub mod client;
