@@ -101,12 +101,13 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
         .with_context(|| format!("cannot make a folder in {}", parent.display()))?;
     let host = Host::look(&parent);
     println!("{host}");
-    // Interrupted, it still ends the processes and takes its folder away.
+    // Interrupted, it still ends the processes and takes its folder away. Signals first: they count from the first process on.
     let samples = tokio::select! {
-        samples = measure(&options, &figures, folder.path()) => samples?,
+        biased;
         signal = roles::terminated() => return signal.and_then(|()| bail!("interrupted")),
+        samples = measure(&options, &figures, folder.path()) => samples?,
     };
-    let report = Report::new(host, &options, samples);
+    let report = Report::new(host, &options, &samples);
     println!("{}", report.table());
     if let Some(path) = &options.json {
         let text = serde_json::to_string_pretty(&report)?;

@@ -45,7 +45,7 @@ struct Ceiling {
 }
 
 impl Report {
-    pub(super) fn new(host: Host, options: &Options, samples: BTreeMap<Figure, Vec<Sample>>) -> Self {
+    pub(super) fn new(host: Host, options: &Options, samples: &BTreeMap<Figure, Vec<Sample>>) -> Self {
         let line = |(&figure, own): (&Figure, &Vec<Sample>)| {
             let ceiling =
                 figure.ceiling().and_then(|ceiling| Ceiling::new(ceiling, own, samples.get(&ceiling)?));
