@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use shoal_core::{Digest, PeerId, PieceIndex};
 use shoal_store::{Entry, ReadError};
+use shoal_swarm::Priority;
 use tokio_util::sync::CancellationToken;
 
 use crate::metrics::Metrics;
@@ -17,6 +18,9 @@ pub(crate) type UploadKey = (PeerId, Digest, PieceIndex);
 #[derive(Debug)]
 pub(crate) struct Upload {
     pub(crate) key: UploadKey,
+    /// How urgent the peer said it is.
+    #[expect(dead_code, reason = "read once uploads take from the limit of egress")]
+    pub(crate) priority: Priority,
     pub(crate) entry: Entry,
     pub(crate) link: Link,
     pub(crate) cancelled: CancellationToken,

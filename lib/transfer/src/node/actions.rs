@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use shoal_core::{Digest, PeerId, PieceIndex};
-use shoal_swarm::{Action, DisconnectReason, Event, Message};
+use shoal_core::{Digest, PeerId};
+use shoal_swarm::{Action, DisconnectReason, Event, Message, Priority};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio_util::sync::CancellationToken;
 
@@ -12,7 +12,7 @@ use crate::fetch::{FetchError, FetchEvent};
 use crate::peers::{Dial, State};
 use crate::quic::CloseReason;
 use crate::swarms::Swarm;
-use crate::upload::Upload;
+use crate::upload::{Upload, UploadKey};
 use crate::wire::{Frame, Hello};
 
 impl Node {
@@ -21,7 +21,7 @@ impl Node {
             Action::Connect { peer } => self.connect(peer),
             Action::Disconnect { peer, reason } => self.forget(&peer, reason.into()),
             Action::Send { peer, message } => self.send(peer, message),
-            Action::Upload { peer, digest, piece } => self.upload(peer, digest, piece),
+            Action::Upload { peer, digest, piece, priority } => self.upload((peer, digest, piece), priority),
             Action::Load { digest } => self.load(digest),
             Action::FindPeers { digest } => {
                 if let Some(fetch) = self.swarms.get(&digest).and_then(|swarm| swarm.fetch.as_ref()) {
@@ -88,8 +88,8 @@ impl Node {
         }
     }
 
-    fn upload(&mut self, peer: PeerId, digest: Digest, piece: PieceIndex) {
-        let key = (peer, digest, piece);
+    fn upload(&mut self, key: UploadKey, priority: Priority) {
+        let (peer, digest, piece) = key;
         let (Some(connection), Some(swarm)) = (self.peers.established(&peer), self.swarms.get(&digest))
         else {
             return self.events.push_back(Event::Uploaded { peer, digest, piece });
@@ -97,6 +97,7 @@ impl Node {
         let cancelled = CancellationToken::new();
         let upload = Upload {
             key,
+            priority,
             entry: swarm.entry.clone(),
             link: connection.link.clone(),
             cancelled: cancelled.clone(),
