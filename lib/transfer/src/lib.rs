@@ -24,7 +24,7 @@ mod swarms;
 mod transfer;
 mod upload;
 
-pub use config::{Config, ConfigError, RecordConfig};
+pub use config::{Config, ConfigError, RateLimits, RecordConfig};
 pub use fetch::{Fetch, FetchError, FetchEvent};
 pub use quic::BindError;
 pub use transfer::{Stats, Transfer};

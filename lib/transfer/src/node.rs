@@ -25,7 +25,8 @@ use crate::config::Config;
 use crate::connection::Note;
 use crate::fetch::{FetchError, FetchEvent};
 use crate::handshake::{Greeter, HandshakeError, Introduction};
-use crate::metrics::Metrics;
+use crate::limit::{Limiter, Limits};
+use crate::metrics::{Direction, Metrics};
 use crate::peers::Peers;
 use crate::quic::{BindError, Endpoint};
 use crate::recorder::RecordedEngine;
@@ -83,6 +84,10 @@ pub(crate) struct Node {
     greeter: Arc<Greeter>,
     store: Store,
     metrics: Metrics,
+    #[expect(dead_code, reason = "uploads do not take from it yet")]
+    egress: Limiter,
+    #[expect(dead_code, reason = "connections do not take from it yet")]
+    ingress: Limiter,
     zone: Zone,
     engine: RecordedEngine,
     epoch: Instant,
@@ -120,6 +125,8 @@ impl Node {
             greeter: Greeter::new(endpoint.clone(), identity, &config),
             endpoint,
             store,
+            egress: metrics.limiter(Direction::Egress, &Limits::from(config.egress)),
+            ingress: metrics.limiter(Direction::Ingress, &Limits::from(config.ingress)),
             metrics,
             engine,
             zone,

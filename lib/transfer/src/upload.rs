@@ -19,7 +19,7 @@ pub(crate) type UploadKey = (PeerId, Digest, PieceIndex);
 pub(crate) struct Upload {
     pub(crate) key: UploadKey,
     /// How urgent the peer said it is.
-    #[expect(dead_code, reason = "read once uploads take from the limit of egress")]
+    #[expect(dead_code, reason = "uploads do not take from the limit of egress yet")]
     pub(crate) priority: Priority,
     pub(crate) entry: Entry,
     pub(crate) link: Link,
