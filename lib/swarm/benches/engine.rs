@@ -127,7 +127,7 @@ impl Exchange {
             Action::Send { peer, message: Message::Request { digest, piece, .. } } => {
                 Event::Received { peer, digest, piece, outcome: PieceOutcome::Good }
             }
-            Action::Upload { peer, digest, piece } => Event::Uploaded { peer, digest, piece },
+            Action::Upload { peer, digest, piece, .. } => Event::Uploaded { peer, digest, piece },
             Action::Complete { .. } => {
                 self.complete = true;
                 return;

@@ -243,6 +243,10 @@ pub enum Action {
         digest: Digest,
         /// Piece.
         piece: PieceIndex,
+        /// How urgent the peer said it is. In no record's checksum: it is the request's, and records from before it was
+        /// told stay good.
+        #[serde(skip)]
+        priority: Priority,
     },
     /// A peer asks for a blob whose swarm is not open: answer with `Seed` or `NotHeld`.
     Load {

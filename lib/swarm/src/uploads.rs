@@ -106,8 +106,8 @@ impl Uploads {
         }
     }
 
-    /// The next upload to start, while there is a slot.
-    pub(crate) fn start(&mut self, now: Moment, config: &Config) -> Option<Upload> {
+    /// The next upload to start, while there is a slot, and how urgent it is.
+    pub(crate) fn start(&mut self, now: Moment, config: &Config) -> Option<(Upload, Priority)> {
         if self.active.len() >= config.max_uploads.max(1) {
             return None;
         }
@@ -126,7 +126,7 @@ impl Uploads {
         }
         let upload = Upload { peer, digest: next.digest, piece: next.piece };
         self.active.insert(upload);
-        Some(upload)
+        Some((upload, next.priority))
     }
 
     /// A piece goes out: who else waits for it waits for one that has been sent so often.

@@ -12,6 +12,7 @@ use shoal_swarm::{Message, PieceOutcome};
 use tokio::sync::mpsc;
 
 use crate::connection::{ConnectionId, Fault, Note};
+use crate::limit::Limiter;
 use crate::metrics::{Metrics, PieceResult};
 use crate::requests::{Arriving, Requests, Wanted};
 use crate::wire::PieceHeader;
@@ -23,6 +24,7 @@ pub(crate) struct Arrivals {
     pub(crate) role: Role,
     pub(crate) requests: Arc<Requests>,
     pub(crate) notes: mpsc::Sender<Note>,
+    pub(crate) ingress: Limiter,
     pub(crate) metrics: Metrics,
 }
 
@@ -33,6 +35,14 @@ impl Arrivals {
             Arriving::Wanted(wanted) => check_length(&wanted.partial, header).map(|()| Some(wanted)),
             Arriving::Cancelled => Ok(None),
             Arriving::Unsolicited => Err(Fault::Unsolicited { digest: header.digest, piece: header.piece }),
+        }
+    }
+
+    /// So many of its bytes were read; the next are to wait until it is their turn.
+    pub(crate) async fn pace(&self, wanted: &Wanted, read: usize) {
+        let mut left = u32::try_from(read).expect("a read is at most a piece");
+        while left > 0 {
+            left -= self.ingress.take(wanted.priority, left).await;
         }
     }
 

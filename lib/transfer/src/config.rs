@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 
+use crate::limit::{Limits, Rate};
+
 /// Where and within which limits pieces are exchanged. How pieces are chosen is the engine's part: `swarm`.
 #[derive(Clone, Debug, serde::Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -19,6 +21,10 @@ pub struct Config {
     pub swarm: shoal_swarm::Config,
     /// Where all that the engine is told is written, for `shoal replay`. Off unless set.
     pub record: Option<RecordConfig>,
+    /// How fast bytes of pieces may leave this node. Unlimited by default.
+    pub egress: RateLimits,
+    /// How fast bytes of pieces are taken from peers. Unlimited by default.
+    pub ingress: RateLimits,
     /// How long a handshake may take, with each address of a peer and with a caller. 5 s: three lost packets in a row.
     #[serde(with = "humantime_serde")]
     pub dial_timeout: Duration,
@@ -98,6 +104,25 @@ pub struct RecordConfig {
     pub queue: NonZeroUsize,
 }
 
+/// How many bytes of pieces may go in one direction, exact over any 100 ms. Of those that wait the most urgent go first:
+/// reader, then prefetch, then repair.
+///
+/// What is not set is not limited: the link is the limit, and who shares the host with the node knows best what to leave
+/// for others. A priority's rate above the rate of all is as good as that. One for readers that is below it leaves the
+/// rest to the others, who get nothing otherwise as long as readers take all.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RateLimits {
+    /// Of all together, in bytes a second, at least 300 KB.
+    pub rate: Option<ByteSize>,
+    /// Of what somebody reads, or is about to; in bytes a second, at least 300 KB.
+    pub reader: Option<ByteSize>,
+    /// Of what somebody may read soon; in bytes a second, at least 300 KB.
+    pub prefetch: Option<ByteSize>,
+    /// Of copies that nobody waits for; in bytes a second, at least 300 KB.
+    pub repair: Option<ByteSize>,
+}
+
 /// A value of the configuration that cannot work.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{field} = {value}: {requirement}")]
@@ -129,8 +154,37 @@ impl Config {
         let window = self.connection_window;
         let fits = WINDOWS.contains(&window.as_u64()) && window >= stream;
         require("connection_window", &window, fits, "must be from stream_window to 1 GiB")?;
+        self.egress.check(["egress.rate", "egress.reader", "egress.prefetch", "egress.repair"])?;
+        self.ingress.check(["ingress.rate", "ingress.reader", "ingress.prefetch", "ingress.repair"])?;
         let size = self.record.as_ref().map_or(LEAST_RECORD, |record| record.max_size);
         require("record.max_size", &size, size >= LEAST_RECORD, "must be at least 64 KiB")
+    }
+}
+
+impl RateLimits {
+    /// By the names of its fields, in their order.
+    fn check(&self, names: [&'static str; 4]) -> Result<(), ConfigError> {
+        let rates = [self.rate, self.reader, self.prefetch, self.repair];
+        for (name, rate) in names.into_iter().zip(rates) {
+            if let Some(rate) = rate {
+                let is_possible = Rate::new(rate.as_u64()).is_some();
+                require(name, &rate, is_possible, "must be at least 300 KB (a second)")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Of limits that were checked.
+impl From<RateLimits> for Limits {
+    fn from(limits: RateLimits) -> Self {
+        let rate = |rate: Option<ByteSize>| rate.and_then(|rate| Rate::new(rate.as_u64()));
+        Self {
+            total: rate(limits.rate),
+            reader: rate(limits.reader),
+            prefetch: rate(limits.prefetch),
+            repair: rate(limits.repair),
+        }
     }
 }
 
@@ -142,6 +196,8 @@ impl Default for Config {
             transport: TransportChoice::default(),
             swarm: shoal_swarm::Config::default(),
             record: None,
+            egress: RateLimits::default(),
+            ingress: RateLimits::default(),
             dial_timeout: Duration::from_secs(5),
             fallback_delay: Duration::from_millis(300),
             hello_timeout: Duration::from_secs(15),
@@ -194,6 +250,19 @@ mod tests {
     #[test]
     fn the_defaults_hold() {
         Config::default().check().unwrap();
+    }
+
+    #[test]
+    fn rates_are_at_least_what_brings_a_piece_in_time() {
+        let limits = |rate| RateLimits { repair: Some(ByteSize::b(rate)), ..RateLimits::default() };
+        let slow = Config { ingress: limits(Rate::LEAST - 1), ..Config::default() };
+        assert!(slow.check().unwrap_err().to_string().starts_with("ingress.repair = "));
+        let config = Config { egress: limits(Rate::LEAST), ..Config::default() };
+        config.check().unwrap();
+        let limits = Limits::from(config.egress);
+        assert_eq!(limits.repair.map(Rate::bytes_per_second), Some(Rate::LEAST));
+        assert_eq!((limits.total, limits.reader, limits.prefetch), (None, None, None));
+        assert!(Limits::from(config.ingress).is_unlimited());
     }
 
     #[test]

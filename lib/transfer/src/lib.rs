@@ -4,6 +4,7 @@
 //! the store to the network and back. It does not decide whom to ask for what (the engine does), does not find peers
 //! (their addresses are handed in), and does not check metainfo (whoever makes the partial does).
 
+pub mod limit;
 pub mod wire;
 
 mod addresses;
@@ -27,7 +28,7 @@ mod tcp;
 mod transfer;
 mod upload;
 
-pub use config::{Config, ConfigError, RecordConfig, TransportChoice};
+pub use config::{Config, ConfigError, RateLimits, RecordConfig, TransportChoice};
 pub use endpoint::BindError;
 pub use fetch::{Fetch, FetchError, FetchEvent};
 pub use transfer::{Stats, Transfer};

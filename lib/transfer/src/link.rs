@@ -7,8 +7,10 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
+use shoal_swarm::Priority;
 
 use crate::frames::FrameError;
+use crate::limit::Limiter;
 use crate::wire::{CloseReason, Frame, PieceHeader};
 use crate::{quic, tcp};
 
@@ -90,10 +92,16 @@ impl Link {
 
     /// Sends a piece without a copy. Over QUIC it waits until the peer has it, over TCP until the system has taken it.
     /// When dropped before that, the peer is told that the rest does not come: a piece never ends early in silence.
-    pub(crate) async fn send_piece(&self, header: PieceHeader, bytes: Bytes) -> Result<(), SendPieceError> {
+    pub(crate) async fn send_piece(
+        &self,
+        header: PieceHeader,
+        bytes: Bytes,
+        priority: Priority,
+        egress: &Limiter,
+    ) -> Result<(), SendPieceError> {
         match self {
-            Self::Quic(link) => link.send_piece(header, bytes).await,
-            Self::Tcp(link) => link.send_piece(header, bytes).await,
+            Self::Quic(link) => link.send_piece(header, bytes, priority, egress).await,
+            Self::Tcp(link) => link.send_piece(header, bytes, priority, egress).await,
         }
     }
 

@@ -1,7 +1,10 @@
 //! What the data plane counts. Each node has counters of its own; a registry takes them once.
 
-use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry};
+use prometheus::{CounterVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 use shoal_core::Role;
+use shoal_swarm::Priority;
+
+use crate::limit::{Limiter, Limits, PRIORITIES};
 
 /// The counters and gauges of one node.
 #[derive(Clone, Debug)]
@@ -14,6 +17,17 @@ pub(crate) struct Metrics {
     pub(crate) dials_failed: IntCounter,
     pub(crate) bans: IntCounter,
     pub(crate) uploads: IntGauge,
+    rate_limits: IntGaugeVec,
+    waited: CounterVec,
+}
+
+/// Which way bytes of pieces go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Direction {
+    /// To peers.
+    Egress,
+    /// From peers.
+    Ingress,
 }
 
 /// What became of a piece that arrived in full.
@@ -46,6 +60,22 @@ impl Metrics {
             ),
             &["result"],
         )?;
+        let rate_limits = IntGaugeVec::new(
+            Opts::new(
+                "shoal_rate_limit_bytes_per_second",
+                "Configured limits of piece bytes, by direction and priority (all: together); none where unlimited.",
+            ),
+            &["direction", "priority"],
+        )?;
+        let waited = CounterVec::new(
+            Opts::new(
+                "shoal_rate_limit_wait_seconds_total",
+                "Seconds that pieces waited for a rate limit, those of all pieces added up, by direction and priority.",
+            ),
+            &["direction", "priority"],
+        )?;
+        registry.register(Box::new(rate_limits.clone()))?;
+        registry.register(Box::new(waited.clone()))?;
         registry.register(Box::new(received.clone()))?;
         registry.register(Box::new(pieces.clone()))?;
         Ok(Self {
@@ -65,7 +95,23 @@ impl Metrics {
             )?,
             bans: counter(registry, "shoal_peer_bans_total", "Peers banned for a corrupt piece.")?,
             uploads: gauge(registry, "shoal_uploads_in_flight", "Pieces that are being sent now.")?,
+            rate_limits,
+            waited,
         })
+    }
+
+    /// The limiter of one direction, which shows its limits and counts what is waited for it.
+    pub(crate) fn limiter(&self, direction: Direction, limits: &Limits) -> Limiter {
+        let direction = direction.label();
+        let rates = PRIORITIES.map(|priority| (label(priority), limits.own(priority)));
+        for (priority, rate) in rates.into_iter().chain([("all", limits.total)]) {
+            if let Some(rate) = rate {
+                let rate = i64::try_from(rate.bytes_per_second()).unwrap_or(i64::MAX);
+                self.rate_limits.with_label_values(&[direction, priority]).set(rate);
+            }
+        }
+        let waited = PRIORITIES.map(|priority| self.waited.with_label_values(&[direction, label(priority)]));
+        Limiter::new(limits, waited)
     }
 
     /// Counts a piece that arrived in full.
@@ -93,6 +139,23 @@ impl Metrics {
     }
 }
 
+impl Direction {
+    fn label(self) -> &'static str {
+        match self {
+            Self::Egress => "egress",
+            Self::Ingress => "ingress",
+        }
+    }
+}
+
+fn label(priority: Priority) -> &'static str {
+    match priority {
+        Priority::Reader => "reader",
+        Priority::Prefetch => "prefetch",
+        Priority::Repair => "repair",
+    }
+}
+
 fn counter(registry: &Registry, name: &str, help: &str) -> Result<IntCounter, prometheus::Error> {
     let counter = IntCounter::new(name, help)?;
     registry.register(Box::new(counter.clone()))?;
@@ -103,4 +166,32 @@ fn gauge(registry: &Registry, name: &str, help: &str) -> Result<IntGauge, promet
     let gauge = IntGauge::new(name, help)?;
     registry.register(Box::new(gauge.clone()))?;
     Ok(gauge)
+}
+
+#[cfg(test)]
+mod tests {
+    use prometheus::{Encoder, TextEncoder};
+
+    use super::*;
+    use crate::limit::Rate;
+
+    #[tokio::test(start_paused = true)]
+    async fn limits_are_shown_and_what_is_waited_for_them() {
+        let registry = Registry::new();
+        let metrics = Metrics::register(&registry).unwrap();
+        let limits = Limits { total: Rate::new(1_000_000), ..Limits::default() };
+        let limiter = metrics.limiter(Direction::Egress, &limits);
+        // What may go at once, and what has to wait for 5 ms.
+        assert_eq!(limiter.take(Priority::Prefetch, 65_536).await, 10_000);
+        assert_eq!(limiter.take(Priority::Prefetch, 65_536).await, 5_000);
+        let mut text = Vec::new();
+        TextEncoder::new().encode(&registry.gather(), &mut text).unwrap();
+        let text = String::from_utf8(text).unwrap();
+        let shows =
+            |line: &str| assert!(text.lines().any(|shown| shown.starts_with(line)), "{line} in {text}");
+        shows(r#"shoal_rate_limit_bytes_per_second{direction="egress",priority="all"} 1000000"#);
+        shows(r#"shoal_rate_limit_wait_seconds_total{direction="egress",priority="prefetch"} 0.00"#);
+        shows(r#"shoal_rate_limit_wait_seconds_total{direction="egress",priority="reader"} 0"#);
+        assert!(!text.contains(r#"per_second{direction="ingress""#), "{text}");
+    }
 }

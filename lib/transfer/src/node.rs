@@ -26,7 +26,8 @@ use crate::connection::Note;
 use crate::endpoint::{BindError, Endpoint};
 use crate::fetch::{FetchError, FetchEvent};
 use crate::handshake::{Greeter, HandshakeError, Introduction};
-use crate::metrics::Metrics;
+use crate::limit::{Limiter, Limits};
+use crate::metrics::{Direction, Metrics};
 use crate::peers::Peers;
 use crate::recorder::RecordedEngine;
 use crate::swarms::Swarms;
@@ -84,6 +85,8 @@ pub(crate) struct Node {
     greeter: Arc<Greeter>,
     store: Store,
     metrics: Metrics,
+    egress: Limiter,
+    ingress: Limiter,
     zone: Zone,
     engine: RecordedEngine,
     epoch: Instant,
@@ -121,6 +124,8 @@ impl Node {
             greeter: Greeter::new(endpoint.clone(), identity, &config),
             endpoint,
             store,
+            egress: metrics.limiter(Direction::Egress, &Limits::from(config.egress)),
+            ingress: metrics.limiter(Direction::Ingress, &Limits::from(config.ingress)),
             metrics,
             engine,
             zone,

@@ -14,10 +14,12 @@ use quinn::{IdleTimeout, MtuDiscoveryConfig, RecvStream, SendStream, TransportCo
 use rustls::pki_types::CertificateDer;
 use shoal_core::{PeerId, Role};
 use shoal_identity::Identity;
+use shoal_swarm::Priority;
 
 use crate::config::{Config, ConfigError};
 use crate::endpoint::BindError;
 use crate::frames::FrameReader;
+use crate::limit::Limiter;
 use crate::link::SendPieceError;
 use crate::wire::{self, CloseReason, Frame, PieceHeader};
 
@@ -129,11 +131,21 @@ impl Link {
 
     /// Sends a piece on a stream of its own, without a copy, and waits until the peer has it.
     /// When dropped before that, the stream is reset: a piece never ends early in silence.
-    pub(crate) async fn send_piece(&self, header: PieceHeader, bytes: Bytes) -> Result<(), SendPieceError> {
+    pub(crate) async fn send_piece(
+        &self,
+        header: PieceHeader,
+        mut bytes: Bytes,
+        priority: Priority,
+        egress: &Limiter,
+    ) -> Result<(), SendPieceError> {
         let mut head = BytesMut::new();
         Frame::Piece(header).encode(&mut head);
         let mut stream = ResetOnDrop(self.0.open_uni().await?);
-        stream.0.write_all_chunks(&mut [head.freeze(), bytes]).await?;
+        let mut head = head.freeze();
+        while !bytes.is_empty() {
+            let length = egress.take(priority, bytes.len().min(WRITE) as u32).await as usize;
+            stream.0.write_all_chunks(&mut [std::mem::take(&mut head), bytes.split_to(length)]).await?;
+        }
         // Both are about a stream that the peer stopped: `stopped` says so.
         let _ = stream.0.finish();
         match stream.0.stopped().await {
@@ -242,6 +254,9 @@ const STREAM_DONE: VarInt = VarInt::from_u32(1);
 
 /// What any peer may send, whatever is configured here.
 const ETHERNET_PAYLOAD: u16 = 1472;
+
+/// Handed to quinn at once: as long as a piece is, unless the rate is limited.
+const WRITE: usize = 16 << 20;
 
 /// More was measured to bring nothing.
 const SOCKET_BUFFER: usize = 1 << 20;

@@ -7,6 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use shoal_core::{Digest, PieceIndex};
 use shoal_store::Partial;
+use shoal_swarm::Priority;
 use tokio_util::sync::CancellationToken;
 
 /// The requests of one connection, shared by the node (asks, cancels) and the connection (takes what arrives).
@@ -18,6 +19,8 @@ pub(crate) struct Requests(Mutex<Table>);
 pub(crate) struct Wanted {
     /// Where it goes.
     pub(crate) partial: Partial,
+    /// How urgent it was.
+    pub(crate) priority: Priority,
     /// Fires when nobody needs it any more.
     pub(crate) cancelled: CancellationToken,
 }
@@ -41,14 +44,14 @@ struct Table {
 
 #[derive(Debug)]
 enum Request {
-    Asked(Partial),
+    Asked(Priority, Partial),
     Arriving(CancellationToken),
 }
 
 impl Requests {
     /// The piece is asked for now, and goes into that partial.
-    pub(crate) fn ask(&self, digest: Digest, piece: PieceIndex, partial: Partial) {
-        self.table().open.insert((digest, piece), Request::Asked(partial));
+    pub(crate) fn ask(&self, digest: Digest, piece: PieceIndex, priority: Priority, partial: Partial) {
+        self.table().open.insert((digest, piece), Request::Asked(priority, partial));
     }
 
     /// Nobody needs the piece any more.
@@ -59,7 +62,7 @@ impl Requests {
     /// The peer says that the piece will not come; if it does all the same, it was on its way already.
     pub(crate) fn rejected(&self, digest: Digest, piece: PieceIndex) {
         let mut table = self.table();
-        if matches!(table.open.get(&(digest, piece)), Some(Request::Asked(_))) {
+        if matches!(table.open.get(&(digest, piece)), Some(Request::Asked(..))) {
             table.cancel((digest, piece));
         }
     }
@@ -94,11 +97,11 @@ impl Requests {
 
 impl Table {
     fn arriving(&mut self, key: (Digest, PieceIndex)) -> Arriving {
-        if let Some(request @ Request::Asked(_)) = self.open.get_mut(&key) {
+        if let Some(request @ Request::Asked(..)) = self.open.get_mut(&key) {
             let cancelled = CancellationToken::new();
             let asked = std::mem::replace(request, Request::Arriving(cancelled.clone()));
-            if let Request::Asked(partial) = asked {
-                return Arriving::Wanted(Wanted { partial, cancelled });
+            if let Request::Asked(priority, partial) = asked {
+                return Arriving::Wanted(Wanted { partial, priority, cancelled });
             }
         }
         match self.cancelled.iter().position(|cancelled| *cancelled == key) {
@@ -113,7 +116,7 @@ impl Table {
     fn cancel(&mut self, key: (Digest, PieceIndex)) {
         match self.open.remove(&key) {
             Some(Request::Arriving(cancelled)) => cancelled.cancel(),
-            Some(Request::Asked(_)) => {
+            Some(Request::Asked(..)) => {
                 if self.cancelled.len() == MAX_CANCELLED {
                     self.cancelled.pop_front();
                 }
@@ -157,7 +160,7 @@ mod tests {
     #[tokio::test]
     async fn what_was_asked_for_is_wanted_once() {
         let (requests, partial, digest, _directory) = requests().await;
-        requests.ask(digest, PIECE, partial);
+        requests.ask(digest, PIECE, Priority::Reader, partial);
         assert!(is_wanted(&requests.arriving(digest, PIECE)));
         assert!(matches!(requests.arriving(digest, PIECE), Arriving::Unsolicited));
         requests.end(digest, PIECE);
@@ -170,7 +173,7 @@ mod tests {
         for cancel in [Requests::cancel, Requests::rejected, |requests: &Requests, digest, _| {
             requests.cancel_blob(&digest);
         }] {
-            requests.ask(digest, PIECE, partial.clone());
+            requests.ask(digest, PIECE, Priority::Reader, partial.clone());
             cancel(&requests, digest, PIECE);
             assert!(matches!(requests.arriving(digest, PIECE), Arriving::Cancelled));
             assert!(matches!(requests.arriving(digest, PIECE), Arriving::Unsolicited));
@@ -180,7 +183,7 @@ mod tests {
     #[tokio::test]
     async fn a_cancel_reaches_the_piece_that_is_arriving_and_a_reject_does_not() {
         let (requests, partial, digest, _directory) = requests().await;
-        requests.ask(digest, PIECE, partial);
+        requests.ask(digest, PIECE, Priority::Reader, partial);
         let Arriving::Wanted(wanted) = requests.arriving(digest, PIECE) else { panic!("it was asked for") };
         requests.rejected(digest, PIECE);
         assert!(!wanted.cancelled.is_cancelled());
@@ -191,9 +194,9 @@ mod tests {
     #[tokio::test]
     async fn a_piece_asked_for_again_is_wanted_and_the_first_answer_is_tolerated_too() {
         let (requests, partial, digest, _directory) = requests().await;
-        requests.ask(digest, PIECE, partial.clone());
+        requests.ask(digest, PIECE, Priority::Reader, partial.clone());
         requests.cancel(digest, PIECE);
-        requests.ask(digest, PIECE, partial);
+        requests.ask(digest, PIECE, Priority::Reader, partial);
         assert!(is_wanted(&requests.arriving(digest, PIECE)));
         assert!(matches!(requests.arriving(digest, PIECE), Arriving::Cancelled));
     }
@@ -202,7 +205,7 @@ mod tests {
     async fn what_is_remembered_of_cancelled_pieces_is_bounded() {
         let (requests, partial, digest, _directory) = requests().await;
         for piece in 0..=MAX_CANCELLED as u32 {
-            requests.ask(digest, PieceIndex(piece), partial.clone());
+            requests.ask(digest, PieceIndex(piece), Priority::Reader, partial.clone());
             requests.cancel(digest, PieceIndex(piece));
         }
         assert_eq!(requests.table().cancelled.len(), MAX_CANCELLED);

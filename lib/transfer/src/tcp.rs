@@ -13,6 +13,7 @@ use bytes::Bytes;
 use rustls::pki_types::{CertificateDer, ServerName};
 use shoal_core::{PeerId, Role};
 use shoal_identity::Identity;
+use shoal_swarm::Priority;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, BufReader, ReadHalf, WriteHalf};
 use tokio::net::{TcpListener, TcpStream};
@@ -24,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::Config;
 use crate::endpoint::BindError;
 use crate::frames::{FrameReader, write_frame};
+use crate::limit::Limiter;
 use crate::link::SendPieceError;
 use crate::wire::{self, CloseReason, Frame, PieceHeader};
 
@@ -84,6 +86,8 @@ pub(crate) type Output = WriteHalf<Box<TlsStream<BufReader<TcpStream>>>>;
 pub(crate) struct Outgoing {
     pub(crate) header: PieceHeader,
     pub(crate) bytes: Bytes,
+    pub(crate) priority: Priority,
+    pub(crate) egress: Limiter,
     /// Closed when nobody wants it to go any more.
     pub(crate) sent: oneshot::Sender<()>,
 }
@@ -202,9 +206,15 @@ impl Link {
         self.0.round_trip
     }
 
-    pub(crate) async fn send_piece(&self, header: PieceHeader, bytes: Bytes) -> Result<(), SendPieceError> {
+    pub(crate) async fn send_piece(
+        &self,
+        header: PieceHeader,
+        bytes: Bytes,
+        priority: Priority,
+        egress: &Limiter,
+    ) -> Result<(), SendPieceError> {
         let (sent, is_sent) = oneshot::channel();
-        let outgoing = Outgoing { header, bytes, sent };
+        let outgoing = Outgoing { header, bytes, priority, egress: egress.clone(), sent };
         self.0.pieces.send(outgoing).await.map_err(|_| SendPieceError::Lost)?;
         is_sent.await.map_err(|_| SendPieceError::Lost)
     }

@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use shoal_core::{Digest, PeerId, PieceIndex};
 use shoal_store::{Entry, ReadError};
+use shoal_swarm::Priority;
 use tokio_util::sync::CancellationToken;
 
+use crate::limit::Limiter;
 use crate::link::{Link, SendPieceError};
 use crate::metrics::Metrics;
 use crate::wire::PieceHeader;
@@ -17,6 +19,9 @@ pub(crate) type UploadKey = (PeerId, Digest, PieceIndex);
 #[derive(Debug)]
 pub(crate) struct Upload {
     pub(crate) key: UploadKey,
+    /// How urgent the peer said it is.
+    pub(crate) priority: Priority,
+    pub(crate) egress: Limiter,
     pub(crate) entry: Entry,
     pub(crate) link: Link,
     pub(crate) cancelled: CancellationToken,
@@ -64,7 +69,8 @@ impl Upload {
         };
         let count = bytes.len();
         let length = u32::try_from(count).expect("a piece has 16 MiB at most");
-        self.link.send_piece(PieceHeader { digest, piece, length }, bytes).await?;
+        let header = PieceHeader { digest, piece, length };
+        self.link.send_piece(header, bytes, self.priority, &self.egress).await?;
         self.metrics.bytes_sent.inc_by(count as u64);
         Ok(())
     }

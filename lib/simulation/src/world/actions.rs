@@ -18,7 +18,7 @@ impl World<'_> {
             Action::Connect { peer } => self.dial(node, number(&peer)),
             Action::Disconnect { peer, .. } => self.disconnect(node, number(&peer)),
             Action::Send { peer, message } => self.send(node, number(&peer), message),
-            Action::Upload { peer, digest, piece } => {
+            Action::Upload { peer, digest, piece, .. } => {
                 let blob = self.blob(&digest);
                 self.upload(node, number(&peer), (blob, piece));
             }

@@ -64,12 +64,13 @@ impl Engine {
     }
 
     pub(super) fn start_uploads(&mut self) {
-        while let Some(Upload { peer, digest, piece }) = self.uploads.start(self.now, &self.config) {
+        while let Some((upload, priority)) = self.uploads.start(self.now, &self.config) {
+            let Upload { peer, digest, piece } = upload;
             if let Some(swarm) = self.swarms.get_mut(&digest) {
                 let sends = swarm.sent(self.now, piece, &self.config);
                 self.uploads.sent(&digest, piece, sends);
             }
-            self.act(Action::Upload { peer, digest, piece });
+            self.act(Action::Upload { peer, digest, piece, priority });
         }
         if let Some(at) = self.uploads.next_release(self.now, &self.config) {
             self.timers.ring_by(self.now, Timer::Uploads, at);

@@ -267,7 +267,7 @@ impl Cluster {
                 }
             }
             Action::Send { peer, message } => self.deliver(node, number(peer), message),
-            Action::Upload { peer, digest, piece } => {
+            Action::Upload { peer, digest, piece, .. } => {
                 assert!(self.nodes[node].disk[&digest].contains(piece), "only what is here is sent");
                 let to = number(peer);
                 let link = self.link(node, to);

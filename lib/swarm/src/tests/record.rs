@@ -94,6 +94,16 @@ fn replay(lines: &[String]) -> Result<Vec<Action>, (usize, Mismatch)> {
     Ok(actions)
 }
 
+#[test]
+fn the_priority_of_an_upload_is_in_no_checksum() {
+    let progress = |priority| {
+        let mut progress = Progress::default();
+        progress.add(&Action::Upload { peer: peer(1), digest: blob(0), piece: PieceIndex(0), priority });
+        progress
+    };
+    assert_eq!(progress(Priority::Reader), progress(Priority::Repair));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 

@@ -20,7 +20,15 @@ fn reject(number: u8, piece: u32) -> Action {
 }
 
 fn upload(number: u8, piece: u32) -> Action {
-    Action::Upload { peer: peer(number), digest: blob(0), piece: PieceIndex(piece) }
+    upload_as(number, piece, Priority::Reader)
+}
+
+fn upload_as(number: u8, piece: u32, priority: Priority) -> Action {
+    Action::Upload { peer: peer(number), digest: blob(0), piece: PieceIndex(piece), priority }
+}
+
+fn prefetched(number: u8, piece: u32) -> Action {
+    upload_as(number, piece, Priority::Prefetch)
 }
 
 fn uploaded(number: u8, piece: u32) -> Event {
@@ -97,16 +105,16 @@ fn different_peers_are_given_different_pieces_first() {
 fn what_was_just_sent_is_held_from_whoever_does_not_read_it() {
     let mut bench = seed(Config::default(), Bitfield::full(9));
     let ask = |piece, priority| Message::Request { digest: blob(0), piece: PieceIndex(piece), priority };
-    assert_eq!(bench.say(1, ask(0, Priority::Prefetch)), [upload(1, 0)]);
+    assert_eq!(bench.say(1, ask(0, Priority::Prefetch)), [prefetched(1, 0)]);
     assert_eq!(bench.say(2, ask(0, Priority::Prefetch)), [], "peer 1 may pass it on");
     assert_eq!(bench.say(3, ask(0, Priority::Reader)), [upload(3, 0)], "a reader waits for nobody");
     bench.say(3, ask(1, Priority::Prefetch));
     assert_eq!(bench.millis(900), []);
-    assert_eq!(bench.millis(200), [upload(2, 0)], "nobody passed it on");
+    assert_eq!(bench.millis(200), [prefetched(2, 0)], "nobody passed it on");
     bench.connect(4, Role::Agent);
     assert_eq!(
         bench.say(4, ask(0, Priority::Prefetch)),
-        [upload(4, 0)],
+        [prefetched(4, 0)],
         "three have it, and it is asked for again"
     );
 }
@@ -118,7 +126,7 @@ fn who_has_a_blob_from_others_holds_nothing_back() {
     for number in 1..=2 {
         bench.connect(number, Role::Agent);
         let ask = Message::Request { digest: blob(0), piece: PieceIndex(0), priority: Priority::Prefetch };
-        assert_eq!(bench.say(number, ask), [upload(number, 0)]);
+        assert_eq!(bench.say(number, ask), [prefetched(number, 0)]);
     }
 }
 
@@ -131,10 +139,10 @@ fn what_a_reader_waits_for_is_sent_first() {
     bench.say(2, ask(2, Priority::Prefetch));
     bench.say(3, ask(3, Priority::Reader));
     assert_eq!(bench.event(uploaded(1, 0)), [upload(3, 3)]);
-    assert_eq!(bench.event(uploaded(3, 3)), [upload(2, 2)]);
+    assert_eq!(bench.event(uploaded(3, 3)), [prefetched(2, 2)]);
     bench.millis(2_100);
     bench.say(3, ask(4, Priority::Reader));
-    assert_eq!(bench.event(uploaded(2, 2)), [upload(1, 1)], "nobody waits for ever");
+    assert_eq!(bench.event(uploaded(2, 2)), [upload_as(1, 1, Priority::Repair)], "nobody waits for ever");
 }
 
 #[test]

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf as _, Bytes, BytesMut};
+use shoal_swarm::Priority;
 use tokio::io::{AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
@@ -14,6 +15,7 @@ use tokio::time::timeout;
 use super::{Fault, WRITE_LENGTH, hear};
 use crate::arrival::Arrivals;
 use crate::frames::{FrameError, FrameReader};
+use crate::limit::Limiter;
 use crate::link::Lost;
 use crate::requests::Wanted;
 use crate::tcp::{Input, Line, Link, Outgoing, hang_up};
@@ -31,6 +33,8 @@ struct Incoming {
 /// A piece of which chunks go out.
 struct Sending {
     left: Bytes,
+    priority: Priority,
+    egress: Limiter,
     sent: oneshot::Sender<()>,
 }
 
@@ -115,7 +119,7 @@ async fn read_frame(
             Ok(())
         }
         (Frame::Chunk(length), Some(mut piece)) => {
-            piece.take(input, length as usize).await?;
+            piece.take(arrivals, input, length as usize).await?;
             if piece.left > 0 {
                 *incoming = Some(piece);
             } else if let Incoming { header, wanted: Some(wanted), bytes, .. } = piece {
@@ -148,16 +152,26 @@ impl Incoming {
         self.wanted.as_ref().is_some_and(|wanted| !wanted.cancelled.is_cancelled())
     }
 
-    async fn take(&mut self, input: &mut FrameReader<Input>, length: usize) -> Result<(), Fault> {
+    async fn take(
+        &mut self,
+        arrivals: &Arrivals,
+        input: &mut FrameReader<Input>,
+        length: usize,
+    ) -> Result<(), Fault> {
         if length == 0 || length > self.left {
             let PieceHeader { digest, piece, .. } = self.header;
             return Err(Fault::PieceEnd { digest, piece });
         }
-        if self.is_wanted() {
-            input.read_into(&mut self.bytes, length).await?;
-        } else {
-            (self.wanted, self.bytes) = (None, BytesMut::new());
-            input.skip(length).await?;
+        match self.wanted.take_if(|wanted| !wanted.cancelled.is_cancelled()) {
+            Some(wanted) => {
+                input.read_into(&mut self.bytes, length).await?;
+                arrivals.pace(&wanted, length).await;
+                self.wanted = Some(wanted);
+            }
+            None => {
+                (self.wanted, self.bytes) = (None, BytesMut::new());
+                input.skip(length).await?;
+            }
         }
         self.left -= length;
         Ok(())
@@ -173,7 +187,7 @@ impl<W: AsyncWrite + Unpin> Writer<W> {
             }
             self.gather();
             if self.sending.is_some() || !self.frames.is_empty() {
-                self.write().await?;
+                self.write(link).await?;
                 continue;
             }
             within(self.patience, self.output.flush()).await?;
@@ -206,18 +220,22 @@ impl<W: AsyncWrite + Unpin> Writer<W> {
     fn begin(&mut self, piece: Outgoing) {
         if !piece.sent.is_closed() {
             Frame::Piece(piece.header).encode(&mut self.frames);
-            self.sending = Some(Sending { left: piece.bytes, sent: piece.sent });
+            let Outgoing { bytes: left, priority, egress, sent, .. } = piece;
+            self.sending = Some(Sending { left, priority, egress, sent });
         }
     }
 
     /// Writes the frames, and behind them the next chunk of the piece that is being sent.
-    async fn write(&mut self) -> Result<(), Fault> {
+    async fn write(&mut self, link: &Link) -> Result<(), Fault> {
         let mut chunk = Bytes::new();
         match self.sending.take() {
             Some(sending) if sending.sent.is_closed() => Frame::Dropped.encode(&mut self.frames),
             Some(mut sending) => {
-                chunk = sending.left.split_to(sending.left.len().min(MAX_CHUNK_LENGTH));
-                Frame::Chunk(chunk.len() as u32).encode(&mut self.frames);
+                let length = self.wait_for_turn(&sending, link).await?;
+                chunk = sending.left.split_to(length);
+                if length > 0 {
+                    Frame::Chunk(length as u32).encode(&mut self.frames);
+                }
                 self.sending = Some(sending);
             }
             None => {}
@@ -228,6 +246,27 @@ impl<W: AsyncWrite + Unpin> Writer<W> {
             let _ = sending.sent.send(());
         }
         Ok(())
+    }
+
+    /// Until some bytes of the piece may go: how many. None, where the connection ends meanwhile or the piece is not wanted
+    /// any more. What is said meanwhile goes out.
+    async fn wait_for_turn(&mut self, sending: &Sending, link: &Link) -> Result<usize, Fault> {
+        let Self { output, messages, frames, patience, .. } = self;
+        let wanted = sending.left.len().min(MAX_CHUNK_LENGTH) as u32;
+        let mut turn = pin!(sending.egress.take(sending.priority, wanted));
+        loop {
+            tokio::select! {
+                biased;
+                length = &mut turn => return Ok(length as usize),
+                () = link.ending() => return Ok(0),
+                Some(frame) = messages.recv() => frame.encode(frames),
+            }
+            within(*patience, write_both(output, frames, Bytes::new())).await?;
+            within(*patience, output.flush()).await?;
+            if sending.sent.is_closed() {
+                return Ok(0);
+            }
+        }
     }
 
     async fn close(mut self, reason: CloseReason) -> Result<(), Fault> {

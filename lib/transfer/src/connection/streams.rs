@@ -17,6 +17,7 @@ use super::{Fault, WRITE_LENGTH, hear};
 use crate::arrival::Arrivals;
 use crate::frames::{FrameError, FrameReader};
 use crate::quic::{Line, Link, Stop, is_reset, stop};
+use crate::requests::Wanted;
 use crate::wire::{Frame, PieceHeader, WireError};
 
 /// How the reading of a piece's bytes came out.
@@ -108,7 +109,7 @@ async fn take(arrivals: &Arrivals, stream: RecvStream) -> Result<(), Fault> {
     let body = tokio::select! {
         biased;
         () = cancelled => Body::Abandoned,
-        body = read_body(stream, start, &header) => body?,
+        body = read_body(arrivals, &wanted, stream, start, &header) => body?,
     };
     match body {
         Body::Whole(bytes) => arrivals.keep(wanted, header, bytes).await,
@@ -133,7 +134,13 @@ async fn read_header(input: &mut FrameReader<RecvStream>) -> Result<Option<Piece
 }
 
 /// Reads exactly the piece, into one buffer of its length. `start` was read together with the header.
-async fn read_body(mut stream: RecvStream, start: BytesMut, header: &PieceHeader) -> Result<Body, Fault> {
+async fn read_body(
+    arrivals: &Arrivals,
+    wanted: &Wanted,
+    mut stream: RecvStream,
+    start: BytesMut,
+    header: &PieceHeader,
+) -> Result<Body, Fault> {
     let PieceHeader { digest, piece, length } = *header;
     let wrong_end = || Fault::PieceEnd { digest, piece };
     let length = length as usize;
@@ -146,7 +153,7 @@ async fn read_body(mut stream: RecvStream, start: BytesMut, header: &PieceHeader
     while bytes.len() < length {
         match rest.read_buf(&mut bytes).await {
             Ok(0) => return Err(wrong_end()),
-            Ok(_) => {}
+            Ok(read) => arrivals.pace(wanted, read).await,
             Err(error) if is_reset(&error) => return Ok(Body::Reset),
             Err(_) => return Ok(Body::Abandoned),
         }

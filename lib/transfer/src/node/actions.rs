@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use shoal_core::{Digest, PeerId, PieceIndex};
-use shoal_swarm::{Action, DisconnectReason, Event, Message};
+use shoal_core::{Digest, PeerId};
+use shoal_swarm::{Action, DisconnectReason, Event, Message, Priority};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio_util::sync::CancellationToken;
 
@@ -12,7 +12,7 @@ use crate::fetch::{FetchError, FetchEvent};
 use crate::path::{is_same_zone, transports};
 use crate::peers::{Dial, State};
 use crate::swarms::Swarm;
-use crate::upload::Upload;
+use crate::upload::{Upload, UploadKey};
 use crate::wire::{CloseReason, Frame, Hello};
 
 impl Node {
@@ -21,7 +21,7 @@ impl Node {
             Action::Connect { peer } => self.connect(peer),
             Action::Disconnect { peer, reason } => self.forget(&peer, reason.into()),
             Action::Send { peer, message } => self.send(peer, message),
-            Action::Upload { peer, digest, piece } => self.upload(peer, digest, piece),
+            Action::Upload { peer, digest, piece, priority } => self.upload((peer, digest, piece), priority),
             Action::Load { digest } => self.load(digest),
             Action::FindPeers { digest } => {
                 if let Some(fetch) = self.swarms.get(&digest).and_then(|swarm| swarm.fetch.as_ref()) {
@@ -69,12 +69,12 @@ impl Node {
     pub(super) fn send(&mut self, peer: PeerId, message: Message) {
         let Some(connection) = self.peers.established(&peer) else { return };
         match &message {
-            Message::Request { digest, piece, .. } => {
+            Message::Request { digest, piece, priority } => {
                 let fetch = self.swarms.get(digest).and_then(|swarm| swarm.fetch.as_ref());
                 let Some(fetch) = fetch else {
                     return tracing::error!(%digest, %piece, "a piece is asked for that nobody fetches");
                 };
-                connection.requests.ask(*digest, *piece, fetch.partial.clone());
+                connection.requests.ask(*digest, *piece, *priority, fetch.partial.clone());
             }
             Message::Cancel { digest, piece } => connection.requests.cancel(*digest, *piece),
             _ => {}
@@ -90,8 +90,8 @@ impl Node {
         }
     }
 
-    fn upload(&mut self, peer: PeerId, digest: Digest, piece: PieceIndex) {
-        let key = (peer, digest, piece);
+    fn upload(&mut self, key: UploadKey, priority: Priority) {
+        let (peer, digest, piece) = key;
         let (Some(connection), Some(swarm)) = (self.peers.established(&peer), self.swarms.get(&digest))
         else {
             return self.events.push_back(Event::Uploaded { peer, digest, piece });
@@ -99,6 +99,8 @@ impl Node {
         let cancelled = CancellationToken::new();
         let upload = Upload {
             key,
+            priority,
+            egress: self.egress.clone(),
             entry: swarm.entry.clone(),
             link: connection.link.clone(),
             cancelled: cancelled.clone(),

@@ -113,6 +113,7 @@ impl Node {
             role,
             requests: Arc::clone(&requests),
             notes: self.note_sender.clone(),
+            ingress: self.ingress.clone(),
             metrics: self.metrics.clone(),
         });
         let connection = Connection { line, messages: queue, arrivals, patience: self.config.idle_timeout };

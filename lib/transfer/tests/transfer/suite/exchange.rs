@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use bytesize::ByteSize;
 use shoal_core::{Bitfield, PieceIndex, Role};
 use shoal_swarm::{Message, Priority};
 use shoal_transfer::wire::Frame;
-use shoal_transfer::{FetchError, FetchEvent};
+use shoal_transfer::{Config, FetchError, FetchEvent, RateLimits};
 
 use super::node::{Node, authority, config, content, finish, read, until};
 use super::puppet::{Answer, Puppet};
@@ -282,5 +283,26 @@ async fn a_piece_that_is_cancelled_and_asked_for_again_is_answered() {
             Answer::Piece | Answer::Frame(Frame::Message(Message::Reject { .. })) => {}
             Answer::Frame(frame) => panic!("{frame:?}"),
         }
+    }
+}
+
+/// That limits are exact is tested in virtual time; that all bytes go through them is tested here.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_faster_than_its_limit() {
+    const RATE: u64 = 4_000_000;
+    let limits = RateLimits { rate: Some(ByteSize::b(RATE)), ..RateLimits::default() };
+    for (egress, ingress) in [(limits, RateLimits::default()), (RateLimits::default(), limits)] {
+        let authority = authority();
+        let sending = Config { egress, ..config() };
+        let receiving = Config { ingress, ..config() };
+        let origin = Node::start_with(&authority, Role::Origin, sending).await;
+        let agent = Node::start_with(&authority, Role::Agent, receiving).await;
+        let content = content(3 * MIB, 14);
+        let metainfo = origin.hold(&content).await;
+        let began = std::time::Instant::now();
+        assert!(read(&agent.pull(&metainfo, [origin.address()]).await.unwrap()).await == content);
+        // A tenth of a second's worth may go at the start.
+        let least = Duration::from_secs_f64(content.len() as f64 / RATE as f64 - 0.1);
+        assert!(began.elapsed() >= least, "{:?}", began.elapsed());
     }
 }
