@@ -75,6 +75,7 @@ impl Bench {
             Figure::Tcp => self.stream(Protocol::Tcp).await,
             Figure::Tls => self.stream(Protocol::Tls).await,
             Figure::Quic => self.stream(Protocol::Quic).await,
+            Figure::TransferTcp => self.transfer(Transport::Tcp).await,
             Figure::TransferQuic => self.transfer(Transport::Quic).await,
             Figure::Registry => self.registry().await,
         }

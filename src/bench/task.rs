@@ -79,6 +79,7 @@ pub(super) enum Protocol {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(super) enum Transport {
+    Tcp,
     Quic,
 }
 
