@@ -105,9 +105,10 @@ impl Figure {
         }
     }
 
-    /// Whether it reads the blob that is prepared for transfers.
-    pub(super) fn reads_blob(self) -> bool {
-        self.is_transfer() || matches!(self, Self::FileRead | Self::StoreRead | Self::StorePieces)
+    /// Whether it needs the blob that is prepared.
+    pub(super) fn needs_blob(self) -> bool {
+        self.is_transfer()
+            || matches!(self, Self::FileRead | Self::StoreWrite | Self::StoreRead | Self::StorePieces)
     }
 
     /// Whether it writes a file of its own.
