@@ -86,9 +86,10 @@ What the figures are:
   registry  A client reads a blob from the HTTP port of an agent that has it.
 
 Each side is a process of its own. Its CPU time is user and system time during the run, its memory the peak of what was
-resident (VmHWM). Ceilings run on one thread a side, which is the fastest; what the product does, runs as in the product.
-A share is the median over all rounds of the figure by its ceiling in the same round. Everything is on one machine: two
-hosts have twice the processors, and a network between them.";
+resident (VmHWM). Where the host of a virtual machine takes free memory back, whatever writes files pays for each new page:
+file-write shows how much. Ceilings run on one thread a side, which is the fastest; what the product does runs as in the
+product. A share is the median over all rounds of the figure by its ceiling in the same round. Everything is on one machine:
+two hosts have twice the processors, and a network between them.";
 
 /// Measures and reports.
 pub(crate) async fn run(options: Options) -> anyhow::Result<()> {

@@ -81,7 +81,9 @@ impl Work {
             Self::Hash { hash, bytes } => blocking(move || hash::run(hash, bytes)).await,
             Self::FileWrite { file, bytes } => blocking(move || files::write(&file, bytes)).await,
             Self::FileRead { file, bytes } => blocking(move || files::read(&file, bytes)).await,
-            Self::StoreWrite { store, verify, bytes } => store::write(store, verify, bytes).await,
+            Self::StoreWrite { store, verify, metainfo, bytes } => {
+                store::write(store, verify, &metainfo, bytes).await
+            }
             Self::StoreRead { store, bytes } => store::read(store, bytes).await,
             Self::StorePieces { store, bytes } => store::read_pieces(store, bytes).await,
             Self::Stream { over: Protocol::Quic, identity, address, bytes } => {

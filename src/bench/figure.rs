@@ -20,6 +20,7 @@ pub(super) enum Figure {
     Tcp,
     Tls,
     Quic,
+    TransferTcp,
     TransferQuic,
     Registry,
 }
@@ -39,6 +40,8 @@ pub(super) enum Group {
     Quic,
     /// From agent to agent on each transport.
     Transfer,
+    /// From agent to agent by TLS over TCP.
+    TransferTcp,
     /// From agent to agent by QUIC.
     TransferQuic,
     /// From an agent to its client.
@@ -47,7 +50,7 @@ pub(super) enum Group {
 
 impl Figure {
     /// All, in the order in which a round measures them.
-    const ALL: [Self; 13] = [
+    const ALL: [Self; 14] = [
         Self::Sha256,
         Self::Sha512,
         Self::Blake3,
@@ -59,6 +62,7 @@ impl Figure {
         Self::Tcp,
         Self::Tls,
         Self::Quic,
+        Self::TransferTcp,
         Self::TransferQuic,
         Self::Registry,
     ];
@@ -76,6 +80,7 @@ impl Figure {
             Self::Tcp => "tcp",
             Self::Tls => "tls",
             Self::Quic => "quic",
+            Self::TransferTcp => "transfer-tcp",
             Self::TransferQuic => "transfer-quic",
             Self::Registry => "registry",
         }
@@ -86,6 +91,7 @@ impl Figure {
         match self {
             Self::StoreWrite => Some(Self::FileWrite),
             Self::StoreRead | Self::StorePieces => Some(Self::FileRead),
+            Self::TransferTcp => Some(Self::Tls),
             Self::TransferQuic => Some(Self::Quic),
             Self::Registry => Some(Self::Tcp),
             Self::Sha256
@@ -99,14 +105,19 @@ impl Figure {
         }
     }
 
-    /// Whether it reads the blob that is prepared for transfers.
-    pub(super) fn reads_blob(self) -> bool {
-        matches!(self, Self::FileRead | Self::StoreRead | Self::StorePieces | Self::TransferQuic)
+    /// Whether it needs the blob that is prepared.
+    pub(super) fn needs_blob(self) -> bool {
+        self.is_transfer()
+            || matches!(self, Self::FileRead | Self::StoreWrite | Self::StoreRead | Self::StorePieces)
     }
 
     /// Whether it writes a file of its own.
     pub(super) fn writes_blob(self) -> bool {
-        matches!(self, Self::FileWrite | Self::StoreWrite | Self::TransferQuic)
+        self.is_transfer() || matches!(self, Self::FileWrite | Self::StoreWrite)
+    }
+
+    fn is_transfer(self) -> bool {
+        matches!(self, Self::TransferTcp | Self::TransferQuic)
     }
 
     fn is_of(self, group: Group) -> bool {
@@ -116,7 +127,9 @@ impl Figure {
             Group::Tcp => self == Self::Tcp,
             Group::Tls => self == Self::Tls,
             Group::Quic => self == Self::Quic,
-            Group::Transfer | Group::TransferQuic => self == Self::TransferQuic,
+            Group::Transfer => self.is_transfer(),
+            Group::TransferTcp => self == Self::TransferTcp,
+            Group::TransferQuic => self == Self::TransferQuic,
             Group::Registry => self == Self::Registry,
         }
     }

@@ -1,22 +1,26 @@
 //! The store, used as the product uses it.
 
 use std::hint::black_box;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use bytesize::ByteSize;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
-use shoal_core::{Metainfo, Role, SignedMetainfo};
-use shoal_identity::Authority;
+use shoal_core::SignedMetainfo;
 use shoal_store::{Blob, CacheConfig, Config, Entry, Evictions, Percent, Room, Store, Verify};
 
 use super::content::Content;
 use super::usage::{Meter, Usage};
 
 /// Takes a blob in, piece by piece, until it is committed.
-pub(super) async fn write(directory: PathBuf, verify: Verify, bytes: u64) -> anyhow::Result<Usage> {
+pub(super) async fn write(
+    directory: PathBuf,
+    verify: Verify,
+    metainfo: &Path,
+    bytes: u64,
+) -> anyhow::Result<Usage> {
     let content = Content::new(bytes)?;
-    let signed = sign(content.metainfo()?)?;
+    let signed = SignedMetainfo::decode(std::fs::read(metainfo)?.into())?;
     let (store, _evictions) = open_cache(directory, verify).await?;
     let meter = Meter::start();
     let Entry::Partial(partial) = store.create(&signed).await? else { bail!("the store is not new") };
@@ -68,11 +72,5 @@ async fn open(directory: PathBuf) -> anyhow::Result<(Store, Blob)> {
     Ok((store, blob))
 }
 
-/// Signed as an origin does it.
-fn sign(metainfo: Metainfo) -> anyhow::Result<SignedMetainfo> {
-    let proof = Authority::generate("shoal-bench")?.issue(Role::Origin, "origin")?.sign(&metainfo);
-    Ok(SignedMetainfo { metainfo, proof })
-}
-
-/// Pieces that are written at a time: one a processor of a small host, and one that waits for each.
+/// Pieces that are written at a time: two for each processor of a small host.
 const WRITES: usize = 4;

@@ -41,8 +41,8 @@ pub(super) enum Work {
     FileWrite { file: PathBuf, bytes: u64 },
     /// Reads a file.
     FileRead { file: PathBuf, bytes: u64 },
-    /// Takes a blob of so many bytes into a new store.
-    StoreWrite { store: PathBuf, verify: Verify, bytes: u64 },
+    /// Takes the prepared blob of so many bytes into a new store.
+    StoreWrite { store: PathBuf, verify: Verify, metainfo: PathBuf, bytes: u64 },
     /// Reads the only blob of a store in order.
     StoreRead { store: PathBuf, bytes: u64 },
     /// Reads the only blob of a store piece by piece.
@@ -79,6 +79,7 @@ pub(super) enum Protocol {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(super) enum Transport {
+    Tcp,
     Quic,
 }
 

@@ -7,7 +7,7 @@ use anyhow::{Context as _, bail};
 use prometheus::Registry;
 use shoal_core::{SignedMetainfo, Zone};
 use shoal_store::{Entry, Store, Verify};
-use shoal_transfer::{Config, FetchEvent, Transfer};
+use shoal_transfer::{Config, FetchEvent, Transfer, TransportChoice};
 
 use super::store::open_cache;
 use super::stream::load;
@@ -50,8 +50,9 @@ async fn bind(transport: Transport, identity: &Path, store: &Store) -> anyhow::R
 }
 
 fn config(transport: Transport) -> Config {
-    let listen = (Ipv4Addr::LOCALHOST, 0).into();
-    match transport {
-        Transport::Quic => Config { listen, ..Config::default() },
-    }
+    let transport = match transport {
+        Transport::Tcp => TransportChoice::Tcp,
+        Transport::Quic => TransportChoice::Quic,
+    };
+    Config { listen: (Ipv4Addr::LOCALHOST, 0).into(), transport, ..Config::default() }
 }
