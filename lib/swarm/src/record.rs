@@ -15,7 +15,7 @@ use crate::engine::Engine;
 use crate::event::{Action, Event, EventError, Moment};
 
 /// The format of the lines. A record of another version is refused.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// No line is longer, in bytes: the largest bitfield takes 16 KiB, a thousand candidates 150 KiB.
 pub const MAX_LINE: usize = 4 << 20;

@@ -10,7 +10,7 @@ use super::{blob, candidate, peer, pieces};
 use crate::record::{
     DecodeError, End, EndReason, Input, Line, Mismatch, Progress, Replay, Start, Step, VERSION,
 };
-use crate::{Action, Config, Engine, Event, Message, Moment, Priority};
+use crate::{Action, Config, Engine, Event, Message, Moment, Priority, Scope};
 
 const SEED: u64 = u64::MAX - 1;
 
@@ -144,6 +144,7 @@ fn session() -> (Vec<String>, Vec<Action>) {
         have: Bitfield::empty(40),
         candidates,
         priority: Priority::Reader,
+        scope: Scope::All,
     });
     for number in [1, 2] {
         recorded.tell(Event::Connected { peer: peer(number), role: Role::Agent, zone: Zone::default() });
@@ -193,8 +194,8 @@ fn an_engine_that_decides_otherwise_is_found_out_at_the_line() {
 #[test]
 fn what_cannot_be_replayed_is_refused_by_its_reason() {
     let (lines, _) = session();
-    let future = lines[0].replace(r#""record":1"#, r#""record":2"#);
-    assert!(matches!(Line::decode(&future), Err(DecodeError::Version(2))));
+    let future = lines[0].replace(r#""record":2"#, r#""record":3"#);
+    assert!(matches!(Line::decode(&future), Err(DecodeError::Version(3))));
     let message = Line::decode(&lines[1].replace(r#""geometry""#, r#""geology""#)).unwrap_err().to_string();
     assert!(message.contains("geometry"), "{message}");
     let message = Line::decode(&lines[1].replace("40:none", "40:zz")).unwrap_err().to_string();
