@@ -24,6 +24,6 @@ mod transfer;
 mod upload;
 
 pub use config::{Config, ConfigError, RecordConfig};
-pub use fetch::{Fetch, FetchError, FetchEvent};
+pub use fetch::{Fetch, FetchError, FetchEvent, Want};
 pub use quic::BindError;
 pub use transfer::{Stats, Transfer};

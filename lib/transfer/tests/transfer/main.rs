@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on is to fail there")]
 
 mod connections;
+mod demand;
 mod exchange;
 mod hostile;
 mod node;
