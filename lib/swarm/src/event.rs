@@ -142,7 +142,8 @@ pub enum Event {
         candidates: Vec<Candidate>,
         /// Why it is fetched. While readers wait for it, as if it were fetched for them.
         priority: Priority,
-        /// How much of it.
+        /// How much of it. Where a record does not say, all of it.
+        #[serde(default)]
         scope: Scope,
     },
     /// From now on all of a blob is wanted that is being fetched; never less again. Nothing happens if it is complete.

@@ -192,6 +192,19 @@ fn an_engine_that_decides_otherwise_is_found_out_at_the_line() {
 }
 
 #[test]
+fn a_record_of_the_first_format_is_replayed() {
+    let (mut lines, actions) = session();
+    let read_ahead = format!(r#""read_ahead":{},"#, Config::default().read_ahead);
+    for (line, from, to) in
+        [(0, r#""record":2"#, r#""record":1"#), (0, read_ahead.as_str(), ""), (1, r#","scope":"all""#, "")]
+    {
+        assert!(lines[line].contains(from), "{}", lines[line]);
+        lines[line] = lines[line].replace(from, to);
+    }
+    assert_eq!(replay(&lines).unwrap(), actions);
+}
+
+#[test]
 fn what_cannot_be_replayed_is_refused_by_its_reason() {
     let (lines, _) = session();
     let future = lines[0].replace(r#""record":2"#, r#""record":3"#);
