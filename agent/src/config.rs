@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use shoal_core::Zone;
+use shoal_driver::ByteRange;
+use shoal_transfer::Want;
 
 /// The configuration of an agent: `config/agent.toml`.
 #[derive(Clone, Debug, Deserialize)]
@@ -51,6 +53,9 @@ pub struct Config {
     pub store: shoal_store::CacheConfig,
     /// The exchange with other nodes.
     pub transfer: shoal_transfer::Config,
+    /// What requests for parts of blobs cause.
+    #[serde(default)]
+    pub ranges: Ranges,
     /// The registry that the runtime talks to. Always read-only on an agent.
     #[serde(default)]
     pub registry: shoal_registry::Config,
@@ -60,6 +65,49 @@ pub struct Config {
     /// Limits of the registry's listener.
     #[serde(default)]
     pub http: shoal_http::Limits,
+}
+
+/// What a request for a part of a blob causes that is not here. How far is read ahead of a client that asks for more than it
+/// takes is the engine's: `transfer.swarm.read_ahead`.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Ranges {
+    /// Whether the rest of the blob is fetched, too.
+    pub prefetch: Prefetch,
+    /// How long a fetch of what is read goes on without a reader, so that the next one finds its peers connected. What came
+    /// stays on disk, and the next range begins a fetch anew. 60 s: a client that mounts an image lazily reads now and then.
+    #[serde(with = "humantime_serde")]
+    pub idle_timeout: Duration,
+}
+
+/// Whether a range makes the agent fetch the rest of its blob.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Prefetch {
+    /// No: what nobody reads is not fetched. Lazy snapshotters read little of what they mount; clients that pull a blob by
+    /// several ranges at once ask for all of it, and so it becomes whole.
+    #[default]
+    Never,
+    /// Yes, after what is read: the host will have all of the image, and others can have it from there.
+    Always,
+}
+
+impl Default for Ranges {
+    fn default() -> Self {
+        Self { prefetch: Prefetch::default(), idle_timeout: Duration::from_secs(60) }
+    }
+}
+
+impl Prefetch {
+    /// How much of a blob is wanted by whoever asks for that range of it. A range that ends nowhere and leaves nothing out is
+    /// none: all is wanted.
+    pub(crate) fn want(self, range: ByteRange) -> Want {
+        match self {
+            _ if range == ByteRange::default() => Want::Whole,
+            Self::Never => Want::Read,
+            Self::Always => Want::Prefetch,
+        }
+    }
 }
 
 fn default_listen() -> SocketAddr {
@@ -84,4 +132,19 @@ fn default_manifest_timeout() -> Duration {
 
 fn default_drain() -> Duration {
     Duration::from_secs(5)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_range_wants_what_is_read_or_all_and_who_asks_for_all_gets_all() {
+        let part = ByteRange { start: 0, end: Some(9) };
+        for (prefetch, want) in [(Prefetch::Never, Want::Read), (Prefetch::Always, Want::Prefetch)] {
+            assert_eq!(prefetch.want(part), want);
+            assert_eq!(prefetch.want(ByteRange::from(1)), want);
+            assert_eq!(prefetch.want(ByteRange::default()), Want::Whole);
+        }
+    }
 }

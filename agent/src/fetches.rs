@@ -1,7 +1,8 @@
 //! One fetch a blob, whoever and how many ask for it.
 //!
 //! The first caller starts it and the others wait on the same entry. A fetch belongs to the agent, not to the request
-//! that caused it: a client that goes away costs nothing, the next one finds more pieces.
+//! that caused it: a client that goes away costs nothing, the next one finds more pieces. One of which only parts were
+//! asked for brings what is read, and ends when nobody has read for long.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -11,20 +12,22 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
-use futures_util::future::Shared;
+use futures_util::future::{OptionFuture, Shared};
 use lru::LruCache;
 use shoal_control::{ControlError, Found, TrackerClient};
 use shoal_core::{Digest, PeerAddress, RepositoryName};
 use shoal_identity::Identity;
 use shoal_store::{Entry, Evictions, Partial, Store};
-use shoal_transfer::{Fetch, FetchEvent, Transfer};
+use shoal_transfer::{Fetch, FetchEvent, Transfer, Want};
 use tokio::runtime::Handle;
+use tokio::time::sleep_until;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::access::Access;
 use crate::causes::causes;
 use crate::holdings::Holdings;
+use crate::interest::{Interest, Reading};
 
 /// Why a blob cannot be had.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -56,10 +59,18 @@ struct Inner {
     holdings: Holdings,
     /// The node's: requests run on others, which they may leave at any time.
     runtime: Handle,
-    active: Mutex<HashMap<Digest, Opening>>,
+    active: Mutex<HashMap<Digest, Active>>,
     found: Mutex<LruCache<Digest, (Verified, Instant)>>,
     tasks: TaskTracker,
     stop: CancellationToken,
+    /// How long a fetch of what is read goes on without a reader.
+    idle_timeout: Duration,
+}
+
+/// A blob on its way.
+struct Active {
+    opening: Opening,
+    interest: Arc<Interest>,
 }
 
 type Opening = Shared<Pin<Box<dyn Future<Output = Result<Entry, FetchError>> + Send>>>;
@@ -82,8 +93,12 @@ impl Fetches {
     const MAX_FOUND: NonZeroUsize = NonZeroUsize::new(64).expect("not zero");
     /// How long an answer is good for: a runtime asks for a blob's head and then for its body.
     const FOUND_TTL: Duration = Duration::from_secs(10);
-    /// How many blobs may be on their way at once: what one more asks for is refused, and asked for again.
+    /// How many blobs may be on their way at once: what one more asks for is refused, and asked for again. Those that rest do
+    /// not count.
     const MAX_ACTIVE: usize = 1024;
+    /// How many fetches of what is read may wait for their next reader: one more ends at once, as if nobody were to come. A
+    /// host that mounts a few images lazily has some hundred layers.
+    const MAX_RESTING: usize = 256;
 
     pub(crate) fn new(
         store: Store,
@@ -91,6 +106,7 @@ impl Fetches {
         tracker: TrackerClient,
         identity: Identity,
         holdings: Holdings,
+        idle_timeout: Duration,
     ) -> Self {
         Self(Arc::new(Inner {
             store,
@@ -103,6 +119,7 @@ impl Fetches {
             runtime: Handle::current(),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
+            idle_timeout,
         }))
     }
 
@@ -121,17 +138,19 @@ impl Fetches {
         Ok(verified)
     }
 
-    /// The blob, whole or on its way. The caller has checked that it may be seen.
+    /// The blob, whole or on its way as far as is wanted. The caller has checked that it may be seen, and holds what comes with
+    /// a blob on its way for as long as it reads.
     pub(crate) async fn open(
         &self,
         repository: Option<&RepositoryName>,
         digest: &Digest,
-    ) -> Result<Entry, FetchError> {
+        want: Want,
+    ) -> Result<(Entry, Option<Reading>), FetchError> {
         if let Some(blob) = self.0.store.blob(digest) {
-            return Ok(Entry::Whole(blob));
+            return Ok((Entry::Whole(blob), None));
         }
-        let opening = self.join_or_start(repository, digest)?;
-        opening.await
+        let (opening, reading) = self.join_or_start(repository, digest, want)?;
+        Ok((opening.await?, Some(reading)))
     }
 
     /// Sees to it that nobody is promised what the store gave up, until `shutdown`.
@@ -165,26 +184,35 @@ impl Fetches {
         &self,
         repository: Option<&RepositoryName>,
         digest: &Digest,
-    ) -> Result<Opening, FetchError> {
+        want: Want,
+    ) -> Result<(Opening, Reading), FetchError> {
         let mut active = self.active();
-        if let Some(opening) = active.get(digest) {
-            return Ok(opening.clone());
+        if let Some(Active { opening, interest }) = active.get(digest) {
+            return Ok((opening.clone(), interest.join(want)));
         }
-        if active.len() >= Self::MAX_ACTIVE {
+        if active.len() - resting(&active) >= Self::MAX_ACTIVE {
             return Err(FetchError::Unavailable("too many blobs are being fetched: try again".into()));
         }
-        let opening = self.clone().start(repository.cloned(), *digest).boxed().shared();
-        active.insert(*digest, opening.clone());
+        let interest = Interest::new(want);
+        let reading = interest.join(want);
+        let opening = self.clone().start(repository.cloned(), *digest, interest.clone()).boxed().shared();
+        active.insert(*digest, Active { opening: opening.clone(), interest });
         // The task goes on if the request that started it goes away.
         self.0.tasks.spawn_on(opening.clone(), &self.0.runtime);
-        Ok(opening)
+        Ok((opening, reading))
     }
 
-    async fn start(self, repository: Option<RepositoryName>, digest: Digest) -> Result<Entry, FetchError> {
-        let result = self.begin(repository.as_ref(), &digest).await;
+    async fn start(
+        self,
+        repository: Option<RepositoryName>,
+        digest: Digest,
+        interest: Arc<Interest>,
+    ) -> Result<Entry, FetchError> {
+        let want = interest.want();
+        let result = self.begin(repository.as_ref(), &digest, want).await;
         match result {
             Ok((Entry::Partial(partial), Some(fetch))) => {
-                let supervised = self.clone().supervise(fetch, repository, digest);
+                let supervised = self.clone().supervise(fetch, want, interest, repository, digest);
                 self.0.tasks.spawn_on(supervised, &self.0.runtime);
                 Ok(Entry::Partial(partial))
             }
@@ -203,6 +231,7 @@ impl Fetches {
         &self,
         repository: Option<&RepositoryName>,
         digest: &Digest,
+        want: Want,
     ) -> Result<(Entry, Option<Fetch>), FetchError> {
         let verified = match self.recall(digest) {
             Some(verified) => verified,
@@ -213,44 +242,101 @@ impl Fetches {
         match entry {
             Entry::Whole(blob) => Ok((Entry::Whole(blob), None)),
             Entry::Partial(partial) => {
-                let fetch = self.fetch(&partial, verified.0.peers.clone()).await?;
+                let fetch = self.fetch(&partial, verified.0.peers.clone(), want).await?;
                 Ok((Entry::Partial(partial), Some(fetch)))
             }
         }
     }
 
-    async fn fetch(&self, partial: &Partial, peers: Vec<PeerAddress>) -> Result<Fetch, FetchError> {
-        let fetch = self.0.transfer.fetch(partial.clone(), peers).await;
+    async fn fetch(
+        &self,
+        partial: &Partial,
+        peers: Vec<PeerAddress>,
+        want: Want,
+    ) -> Result<Fetch, FetchError> {
+        let fetch = self.0.transfer.fetch_some(partial.clone(), peers, want).await;
         let fetch = fetch.map_err(|error| FetchError::Failed(causes(&error).into()))?;
         self.0.holdings.changed(partial.metainfo().digest());
         Ok(fetch)
     }
 
-    /// Answers the fetch's questions until it has ended.
-    async fn supervise(self, mut fetch: Fetch, repository: Option<RepositoryName>, digest: Digest) {
-        let stop = self.0.stop.clone();
-        tokio::select! {
-            biased;
-            () = stop.cancelled() => {}
-            () = self.attend(&mut fetch, repository.as_ref(), &digest) => {}
+    /// Answers the fetch's questions, and tells it what more is wanted than `told`, until it has ended or rested for long.
+    async fn supervise(
+        self,
+        mut fetch: Fetch,
+        mut told: Want,
+        interest: Arc<Interest>,
+        repository: Option<RepositoryName>,
+        digest: Digest,
+    ) {
+        let (started, mut changes) = (Instant::now(), interest.changes());
+        let mut search = OptionFuture::default();
+        loop {
+            let want = interest.want();
+            if want > told {
+                fetch.raise(want).await;
+                told = want;
+            }
+            let rest_ends = self.rest_ends(&interest);
+            tokio::select! {
+                biased;
+                () = self.0.stop.cancelled() => break,
+                event = fetch.next() => match event {
+                    Some(FetchEvent::FindPeers) => {
+                        search = Some(self.more_peers(repository.as_ref(), &digest).boxed()).into();
+                    }
+                    Some(event) => self.ended(&digest, event, started),
+                    None => break,
+                },
+                Some(peers) = &mut search => {
+                    search = None.into();
+                    fetch.add_peers(peers).await;
+                }
+                () = changes.next() => {}
+                () = sleep_until(rest_ends.unwrap_or_else(tokio::time::Instant::now)), if rest_ends.is_some() => {
+                    match self.end_if_unread(fetch, &interest, &digest) {
+                        Some(read) => fetch = read,
+                        None => return,
+                    }
+                }
+            }
         }
         self.active().remove(&digest);
     }
 
-    async fn attend(&self, fetch: &mut Fetch, repository: Option<&RepositoryName>, digest: &Digest) {
-        let started = Instant::now();
-        while let Some(event) = fetch.next().await {
-            match event {
-                FetchEvent::FindPeers => fetch.add_peers(self.more_peers(repository, digest).await).await,
-                FetchEvent::Complete(blob) => {
-                    let (bytes, seconds) = (blob.metainfo().length(), started.elapsed().as_secs_f64());
-                    tracing::info!(%digest, bytes, seconds, "blob is whole");
-                    self.0.holdings.changed(digest);
-                }
-                FetchEvent::Failed(error) => {
-                    tracing::warn!(%digest, %error, "fetch was given up");
-                    self.0.holdings.gave_up(digest);
-                }
+    /// When a fetch that rests has done so for long; at once if too many rest.
+    fn rest_ends(&self, interest: &Interest) -> Option<tokio::time::Instant> {
+        let since = interest.rests_since()?;
+        let crowded = resting(&self.active()) > Self::MAX_RESTING;
+        Some(if crowded { since } else { since + self.0.idle_timeout })
+    }
+
+    /// Ends a fetch that nobody reads; gives back one that somebody came to just now. Whoever comes after that begins anew.
+    fn end_if_unread(&self, fetch: Fetch, interest: &Interest, digest: &Digest) -> Option<Fetch> {
+        let mut active = self.active();
+        if interest.rests_since().is_none() {
+            return Some(fetch);
+        }
+        // Gone before another can begin.
+        drop(fetch);
+        active.remove(digest);
+        drop(active);
+        tracing::debug!(%digest, "nobody reads the blob, its fetch ends");
+        self.0.holdings.gave_up(digest);
+        None
+    }
+
+    fn ended(&self, digest: &Digest, event: FetchEvent, started: Instant) {
+        match event {
+            FetchEvent::FindPeers => {}
+            FetchEvent::Complete(blob) => {
+                let (bytes, seconds) = (blob.metainfo().length(), started.elapsed().as_secs_f64());
+                tracing::info!(%digest, bytes, seconds, "blob is whole");
+                self.0.holdings.changed(digest);
+            }
+            FetchEvent::Failed(error) => {
+                tracing::warn!(%digest, %error, "fetch was given up");
+                self.0.holdings.gave_up(digest);
             }
         }
     }
@@ -284,11 +370,16 @@ impl Fetches {
         (at.elapsed() < Self::FOUND_TTL).then(|| verified.clone())
     }
 
-    fn active(&self) -> MutexGuard<'_, HashMap<Digest, Opening>> {
+    fn active(&self) -> MutexGuard<'_, HashMap<Digest, Active>> {
         self.0.active.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn found(&self) -> MutexGuard<'_, LruCache<Digest, (Verified, Instant)>> {
         self.0.found.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// How many wait for their next reader.
+fn resting(active: &HashMap<Digest, Active>) -> usize {
+    active.values().filter(|active| active.interest.rests_since().is_some()).count()
 }

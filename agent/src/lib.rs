@@ -9,9 +9,10 @@ mod config;
 mod deadline;
 mod fetches;
 mod holdings;
+mod interest;
 mod role;
 mod tags;
 mod transferer;
 
-pub use config::Config;
+pub use config::{Config, Prefetch, Ranges};
 pub use role::{Agent, BindError};

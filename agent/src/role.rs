@@ -106,7 +106,9 @@ impl Agent {
         let announcer = Announcer::start(tracker.clone(), address, None, held_by(store.clone()));
         let id = identity.id();
         let holdings = Holdings::new(store.clone(), announcer.handle());
-        let fetches = Fetches::new(store.clone(), transfer.clone(), tracker, identity, holdings);
+        let idle_timeout = config.ranges.idle_timeout;
+        let fetches =
+            Fetches::new(store.clone(), transfer.clone(), tracker, identity, holdings, idle_timeout);
         let access = recall_access(directory.join("links"), store.clone()).await;
         fetches.follow(evictions, access.clone());
 
@@ -117,6 +119,7 @@ impl Agent {
             tags: Tags::new(config.tag_ttl),
             origins,
             resolve_timeout: config.resolve_timeout,
+            prefetch: config.ranges.prefetch,
         };
         let driver = Arc::new(ReadOnlyDriver::new(store.clone(), Arc::new(transferer)));
         let rules = shoal_registry::Config { read_only: true, ..config.registry };

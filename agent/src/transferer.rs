@@ -11,7 +11,9 @@ use shoal_store::{BlobReader, Entry, ReadError, Store};
 
 use crate::access::Access;
 use crate::causes::causes;
+use crate::config::Prefetch;
 use crate::fetches::{FetchError, Fetches};
+use crate::interest::Reading;
 use crate::tags::Tags;
 
 /// Reads through the swarm; writes nothing.
@@ -22,6 +24,7 @@ pub(crate) struct SwarmTransferer {
     pub(crate) tags: Tags,
     pub(crate) origins: OriginClient,
     pub(crate) resolve_timeout: Duration,
+    pub(crate) prefetch: Prefetch,
 }
 
 #[async_trait]
@@ -49,11 +52,11 @@ impl Transferer for SwarmTransferer {
             self.stat(repository, digest).await?;
         }
         for _ in 0..OPEN_ATTEMPTS {
-            let entry = self.fetches.open(repository, digest).await?;
+            let (entry, reading) = self.fetches.open(repository, digest, self.prefetch.want(range)).await?;
             let reader = reader(&entry, range);
             // It may be evicted between its look-up and now; then it is fetched anew.
             if !reader.is_gone() {
-                return Ok(stream(reader));
+                return Ok(stream(reader, reading));
             }
         }
         Err(TransferError::Unavailable("evicted again and again before it could be read".into()))
@@ -139,8 +142,13 @@ fn reader(entry: &Entry, range: ByteRange) -> BlobReader {
     }
 }
 
-fn stream(reader: BlobReader) -> ByteStream {
-    reader.into_stream().map(|bytes| bytes.map_err(read_failed)).boxed()
+/// The bytes, for as long as which the fetch knows that somebody reads.
+fn stream(reader: BlobReader, reading: Option<Reading>) -> ByteStream {
+    let bytes = reader.into_stream().map(move |bytes| {
+        let _ = &reading;
+        bytes.map_err(read_failed)
+    });
+    bytes.boxed()
 }
 
 /// A fetch that was given up is nobody's fault here: a manifest that did not come is 404, not 500.

@@ -29,6 +29,7 @@ pub struct Context {
 }
 
 /// Bytes from `start`, to `end` (exclusive) if there is one; beyond the content's end is clamped, `start` beyond it gives nothing.
+/// The default is for who wants all of it: a peer-to-peer driver may fetch only what is read of any other range.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ByteRange {
     /// The first byte.

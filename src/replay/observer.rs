@@ -1,12 +1,13 @@
 //! What became of every request, swarm and peer, from what an engine was told and what it did.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
 use std::time::Duration;
 
 use serde::Serialize;
 use shoal_core::{Bitfield, Digest, Geometry, PeerId, PieceIndex};
 use shoal_swarm::record::{Input, Start};
-use shoal_swarm::{Action, Event, EventError, Message, Moment, PieceOutcome};
+use shoal_swarm::{Action, Event, EventError, Message, Moment, PieceOutcome, Scope};
 
 use super::diagnosis::{Diagnosis, Ending, Failure, Open, Peer, Stall, Swarm};
 
@@ -14,6 +15,8 @@ use super::diagnosis::{Diagnosis, Ending, Failure, Open, Peer, Stall, Swarm};
 pub(super) struct Observer {
     diagnosis: Diagnosis,
     stall: Duration,
+    /// How far beyond a reader pieces are wanted where only what is read is, in bytes.
+    read_ahead: u64,
     now: Moment,
     swarms: BTreeMap<Digest, Watched>,
     peers: BTreeMap<PeerId, Peer>,
@@ -25,8 +28,10 @@ struct Watched {
     swarm: Swarm,
     geometry: Geometry,
     have: Bitfield,
-    /// When the fetch that is under way last got something.
+    /// When the fetch that is under way last got something, or came to want something.
     progress: Option<Moment>,
+    /// Where readers are, in a fetch of what is read alone.
+    readers: Option<Vec<Range<u32>>>,
 }
 
 impl Observer {
@@ -45,7 +50,8 @@ impl Observer {
             open: Vec::new(),
         };
         let (swarms, peers, open) = (BTreeMap::new(), BTreeMap::new(), HashMap::new());
-        Self { diagnosis, stall, now: Moment::default(), swarms, peers, open }
+        let read_ahead = start.config.read_ahead;
+        Self { diagnosis, stall, read_ahead, now: Moment::default(), swarms, peers, open }
     }
 
     /// The engine was told this.
@@ -106,12 +112,28 @@ impl Observer {
 
     fn event(&mut self, event: &Event) {
         match event {
-            Event::Fetch { digest, geometry, have, .. } => {
+            Event::Fetch { digest, geometry, have, scope, .. } => {
                 self.open_swarm(digest, geometry, have);
                 let now = self.now;
                 if let Some(watched) = self.swarms.get_mut(digest) {
                     watched.swarm.fetched_at = Some(seconds(now));
                     watched.progress = Some(now);
+                    watched.readers = (*scope == Scope::Demand).then(Vec::new);
+                }
+                self.review_readers(digest);
+            }
+            Event::Demand { digest, pieces } => {
+                let readers = self.swarms.get_mut(digest).and_then(|watched| watched.readers.as_mut());
+                if let Some(readers) = readers {
+                    readers.clone_from(pieces);
+                    self.review_readers(digest);
+                }
+            }
+            Event::Raise { digest, .. } => {
+                if let Some(watched) = self.swarms.get_mut(digest)
+                    && watched.readers.take().is_some()
+                {
+                    watched.progress.get_or_insert(self.now);
                 }
             }
             Event::Seed { digest, geometry, have } => self.open_swarm(digest, geometry, have),
@@ -159,7 +181,7 @@ impl Observer {
     fn open_swarm(&mut self, digest: &Digest, geometry: &Geometry, have: &Bitfield) {
         let swarm = |watched: Option<Watched>| {
             let swarm = watched.map_or_else(|| Swarm::new(*digest, geometry, have), |earlier| earlier.swarm);
-            Watched { swarm, geometry: *geometry, have: have.clone(), progress: None }
+            Watched { swarm, geometry: *geometry, have: have.clone(), progress: None, readers: None }
         };
         let watched = swarm(self.swarms.remove(digest));
         self.swarms.insert(*digest, watched);
@@ -185,6 +207,21 @@ impl Observer {
             source.bytes += bytes;
             source.took(wait);
         }
+        self.review_readers(&digest);
+    }
+
+    /// Where only what is read is wanted, nothing is late while all of that is here.
+    fn review_readers(&mut self, digest: &Digest) {
+        let Some(watched) = self.swarms.get_mut(digest) else { return };
+        let Some(waits) = watched.waits(self.read_ahead) else { return };
+        if waits {
+            watched.progress.get_or_insert(self.now);
+            return;
+        }
+        self.end_stall(digest);
+        if let Some(watched) = self.swarms.get_mut(digest) {
+            watched.progress = None;
+        }
     }
 
     /// Something came, or the fetch ends: was it long?
@@ -207,7 +244,7 @@ impl Observer {
     fn end_fetch(&mut self, digest: &Digest, note: impl FnOnce(&mut Swarm)) {
         self.end_stall(digest);
         if let Some(watched) = self.swarms.get_mut(digest) {
-            watched.progress = None;
+            (watched.progress, watched.readers) = (None, None);
             note(&mut watched.swarm);
         }
     }
@@ -238,6 +275,20 @@ impl Observer {
         if let Some(watched) = self.swarms.get_mut(digest) {
             note(&mut watched.swarm);
         }
+    }
+}
+
+impl Watched {
+    /// Whether a reader is near a piece that is missing; `None` where all of the blob is wanted.
+    fn waits(&self, read_ahead: u64) -> Option<bool> {
+        let ahead = read_ahead.div_ceil(u64::from(self.geometry.piece_length().bytes())).max(1);
+        let ahead = u32::try_from(ahead).unwrap_or(u32::MAX);
+        let near = |range: &Range<u32>| {
+            let end = range.end.min(self.have.len());
+            range.start..end.min(range.start.saturating_add(ahead))
+        };
+        let mut pieces = self.readers.as_ref()?.iter().flat_map(near).map(PieceIndex);
+        Some(pieces.any(|piece| !self.have.contains(piece)))
     }
 }
 

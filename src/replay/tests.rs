@@ -2,7 +2,7 @@ use std::io::Write as _;
 
 use shoal_core::{Bitfield, Digest, Geometry, PeerId, PieceIndex, Role, Zone};
 use shoal_swarm::record::{End, EndReason, Input, VERSION};
-use shoal_swarm::{Action, Candidate, Config, Engine, Event, Message, PieceOutcome, Priority};
+use shoal_swarm::{Action, Candidate, Config, Engine, Event, Message, PieceOutcome, Priority, Scope};
 use tempfile::NamedTempFile;
 
 use super::*;
@@ -105,6 +105,7 @@ fn session() -> Recorded {
         have: Bitfield::empty(COUNT),
         candidates,
         priority: Priority::Reader,
+        scope: Scope::All,
     });
     recorded.tell(Event::Connected { peer: peer(1), role: Role::Agent, zone: Zone::default() });
     let join = Message::Join { digest: blob(), have: Bitfield::full(COUNT) };
@@ -174,6 +175,41 @@ fn a_silent_peer_is_found_and_the_rest_is_counted() {
 }
 
 #[test]
+fn what_nobody_reads_is_not_waited_for() {
+    let mut recorded = Recorded::new();
+    let demand = |pieces: Option<std::ops::Range<u32>>| Event::Demand {
+        digest: blob(),
+        pieces: pieces.into_iter().collect(),
+    };
+    recorded.tell(Event::Fetch {
+        digest: blob(),
+        geometry: Geometry::for_blob(u64::from(COUNT) << 20).unwrap(),
+        have: Bitfield::empty(COUNT),
+        candidates: vec![],
+        priority: Priority::Reader,
+        scope: Scope::Demand,
+    });
+    recorded.tell(Event::Connected { peer: peer(1), role: Role::Agent, zone: Zone::default() });
+    recorded.say(1, Message::Join { digest: blob(), have: Bitfield::full(COUNT) });
+    recorded.wait(Duration::from_secs(60));
+    recorded.tell(demand(Some(2..3)));
+    recorded.wait(Duration::from_millis(10));
+    recorded.receive(1, PieceIndex(2), PieceOutcome::Good);
+    // The reader has all it wants, and stays.
+    recorded.wait(Duration::from_secs(60));
+    recorded.tell(demand(None));
+    recorded.wait(Duration::from_secs(60));
+    recorded.tell(demand(Some(5..6)));
+    recorded.wait(Duration::from_secs(3));
+    recorded.receive(1, PieceIndex(5), PieceOutcome::Good);
+    recorded.wait(Duration::from_secs(60));
+
+    let diagnosis = diagnose(&recorded.end());
+    let [stall] = &diagnosis.swarms[0].stalls[..] else { panic!("{:?}", diagnosis.swarms[0].stalls) };
+    assert!((stall.to - stall.from - 3.0).abs() < 1e-9, "{stall:?}");
+}
+
+#[test]
 fn until_shows_what_was_under_way() {
     let text = session().end();
     let record = file(text.as_bytes());
@@ -226,7 +262,7 @@ fn garbage_is_named_with_its_line() {
     long.push(b'\n');
     long.resize(long.len() + shoal_swarm::record::MAX_LINE + 100, b' ');
     assert!(error(&long).contains("line 2: it has"), "{}", error(&long));
-    let future = text.replacen("\"record\":1", "\"record\":9", 1);
+    let future = text.replacen("\"record\":2", "\"record\":9", 1);
     assert!(error(future.as_bytes()).contains("line 1: the record has format 9"));
 }
 

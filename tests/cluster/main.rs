@@ -11,6 +11,7 @@ mod full_disk;
 mod hostile;
 mod process;
 mod pull;
+mod ranges;
 mod record;
 mod security;
 mod soak;

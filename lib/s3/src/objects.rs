@@ -95,7 +95,13 @@ impl Bucket {
     async fn open_stream(&self, named: &Named, range: Option<dto::Range>) -> S3Result<Opened> {
         let info = self.stat(named).await?;
         let range = within(range, info.size)?;
-        let bytes = ByteRange { start: range.start, end: Some(range.end) };
+        // Who leaves nothing out wants all of it: a stock registry asks for a blob by `bytes=0-`.
+        let is_all = range == (0..info.size);
+        let bytes = if is_all {
+            ByteRange::default()
+        } else {
+            ByteRange { start: range.start, end: Some(range.end) }
+        };
         let context = self.repositories.context(named);
         let stream = self.driver.reader(&context, &named.path, bytes).await.map_err(read_failed)?;
         let body = s3s::Body::http_body_unsync(Body::from_stream(stream)).into();

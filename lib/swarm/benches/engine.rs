@@ -11,7 +11,7 @@ use divan::counter::ItemsCount;
 use rand::rngs::SmallRng;
 use rand::{RngExt as _, SeedableRng as _};
 use shoal_core::{Bitfield, Digest, Geometry, PeerId, PieceIndex, Role, Zone};
-use shoal_swarm::{Action, Candidate, Config, Engine, Event, Message, Moment, PieceOutcome, Priority};
+use shoal_swarm::{Action, Candidate, Config, Engine, Event, Message, Moment, PieceOutcome, Priority, Scope};
 
 const PIECES: u32 = 4096;
 
@@ -47,6 +47,7 @@ impl Exchange {
             have: Bitfield::empty(PIECES),
             candidates: peers.iter().map(candidate).collect(),
             priority: Priority::Reader,
+            scope: Scope::All,
         };
         Self {
             engine: Engine::new(config, Zone::default(), 1),

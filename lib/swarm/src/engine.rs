@@ -75,9 +75,10 @@ impl Engine {
     pub fn handle(&mut self, now: Moment, event: Event) -> Result<(), EventError> {
         self.now = self.now.max(now);
         match event {
-            Event::Fetch { digest, geometry, have, candidates, priority } => {
-                self.fetch(digest, geometry, have, candidates, priority)
+            Event::Fetch { digest, geometry, have, candidates, priority, scope } => {
+                self.fetch(digest, geometry, have, candidates, priority, scope)
             }
+            Event::Raise { digest, priority } => self.raise(&digest, priority),
             Event::Seed { digest, geometry, have } => self.seed(digest, geometry, have),
             Event::NotHeld { digest } => self.not_held(digest),
             Event::Close { digest } => self.close(&digest),
@@ -161,6 +162,7 @@ impl Engine {
     #[cfg(test)]
     pub(crate) fn state_of(&self, digest: &Digest) -> &'static str {
         match () {
+            () if self.rests(digest) => "resting",
             () if self.fetching.contains(digest) => "fetching",
             () if self.swarms.contains_key(digest) => "seed",
             () if self.loads.contains_key(digest) => "loading",
@@ -175,8 +177,7 @@ impl Engine {
         let Some(fetch) = &swarm.fetch else { return Vec::new() };
         let state = |piece| match () {
             () if swarm.have.contains(piece) => "held",
-            () if fetch.asked.contains_key(&piece) => "asked",
-            () => "idle",
+            () => fetch.state_of(piece),
         };
         Bitfield::full(swarm.have.len()).iter().map(state).collect()
     }

@@ -49,6 +49,18 @@ pub enum Priority {
     Repair,
 }
 
+/// How much of a blob a fetch is after.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Scope {
+    /// All that is missing.
+    #[default]
+    All,
+    /// What readers come to next, at most `read_ahead` beyond each. While nobody reads, the fetch rests: it asks for nothing,
+    /// looks for nobody, and is not given up. What was asked for before still comes.
+    Demand,
+}
+
 /// What peers say to each other about pieces: one engine's `Action::Send` is another's `Event::Message`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
@@ -128,7 +140,17 @@ pub enum Event {
         have: Bitfield,
         /// Whom to ask first.
         candidates: Vec<Candidate>,
-        /// Why it is fetched.
+        /// Why it is fetched. While readers wait for it, as if it were fetched for them.
+        priority: Priority,
+        /// How much of it. Where a record does not say, all of it.
+        #[serde(default)]
+        scope: Scope,
+    },
+    /// From now on all of a blob is wanted that is being fetched; never less again. Nothing happens if it is complete.
+    Raise {
+        /// Blob.
+        digest: Digest,
+        /// Why. The more urgent of this and what was said before counts.
         priority: Priority,
     },
     /// Serve this blob, whole or partial, to those who ask; the answer to `Action::Load`.
@@ -157,7 +179,8 @@ pub enum Event {
         /// Who.
         candidates: Vec<Candidate>,
     },
-    /// The readers of a blob stand here now: the pieces each comes to next, in order. Replaces what was said before.
+    /// The readers of a blob stand here now: the pieces each comes to next, in order, to the end of what it reads. Replaces
+    /// what was said before.
     Demand {
         /// Blob.
         digest: Digest,

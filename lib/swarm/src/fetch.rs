@@ -1,22 +1,27 @@
 //! What a swarm knows only while its blob is being fetched: who was asked for what, and which piece is next.
 //!
-//! Invariant: a missing piece is either idle in the picker or has at least one peer in `asked`, never both.
+//! Invariant: a missing piece that is wanted is either idle in the picker or has at least one peer in `asked`, never both.
+//! One that is not wanted is not idle; it may have been asked for when it still was.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::time::Duration;
 
 use rand::Rng;
 use shoal_core::{Bitfield, PeerId, PieceIndex};
 
 use crate::config::Config;
-use crate::event::{Moment, Priority};
+use crate::event::{Moment, Priority, Scope};
 use crate::finder::Finder;
 use crate::picker::{Among, Picker, Share};
 use crate::readers::Readers;
+use crate::wanted::{Moved, Wanted};
 
 #[derive(Debug)]
 pub(crate) struct Fetch {
-    pub(crate) priority: Priority,
+    /// Why it is fetched, apart from readers.
+    priority: Priority,
+    wanted: Wanted,
     pub(crate) picker: Picker,
     pub(crate) readers: Readers,
     pub(crate) finder: Finder,
@@ -99,10 +104,19 @@ pub(crate) enum Choice {
 }
 
 impl Fetch {
-    pub(crate) fn new(now: Moment, have: &Bitfield, finder: Finder, priority: Priority) -> Self {
+    pub(crate) fn new(
+        now: Moment,
+        have: &Bitfield,
+        finder: Finder,
+        priority: Priority,
+        scope: Scope,
+    ) -> Self {
+        let wanted = Wanted::new(scope, have);
+        let picker = Picker::new(wanted.settled(have));
         Self {
             priority,
-            picker: Picker::new(have),
+            wanted,
+            picker,
             readers: Readers::default(),
             finder,
             asked: BTreeMap::new(),
@@ -113,6 +127,71 @@ impl Fetch {
             last_purpose: Purpose::Rarity,
             latency: Duration::ZERO,
         }
+    }
+
+    /// Why it is fetched now: what readers wait for is fetched for them.
+    pub(crate) fn priority(&self) -> Priority {
+        match &self.wanted {
+            _ if !self.readers.is_empty() => Priority::Reader,
+            Wanted::All => self.priority,
+            Wanted::Near { .. } => self.priority.max(Priority::Prefetch),
+        }
+    }
+
+    /// The pieces that are not to be got, where `have` are here.
+    pub(crate) fn settled<'a>(&'a self, have: &'a Bitfield) -> &'a Bitfield {
+        self.wanted.settled(have)
+    }
+
+    /// Whether nothing is wanted now.
+    pub(crate) fn rests(&self) -> bool {
+        self.picker.idle() == 0 && !self.asked.keys().any(|&piece| self.wanted.contains(piece))
+    }
+
+    /// The readers come to these pieces next, of which the first `ahead` of each are wanted if only what is near to them is.
+    /// Says whether a piece is wanted now that was not, and nobody was asked for.
+    pub(crate) fn demand(
+        &mut self,
+        now: Moment,
+        ranges: Vec<Range<u32>>,
+        ahead: u32,
+        have: &Bitfield,
+        config: &Config,
+    ) -> bool {
+        let rested = self.rests();
+        let Moved { near, more, less } = self.wanted.move_to(ranges, ahead, have);
+        self.readers = Readers::new(near, have, config.reader_window, config.max_readers);
+        less.into_iter().for_each(|piece| self.picker.take(piece));
+        let is_more = self.put_back_all(more);
+        if rested {
+            self.last_progress = now;
+        }
+        is_more
+    }
+
+    /// All of the blob is wanted from now on. Says whether it was not before.
+    pub(crate) fn raise(
+        &mut self,
+        now: Moment,
+        priority: Priority,
+        have: &Bitfield,
+        config: &Config,
+    ) -> bool {
+        self.priority = self.priority.min(priority);
+        let rested = self.rests();
+        let Some((ranges, more)) = self.wanted.raise(have) else { return false };
+        self.readers = Readers::new(ranges, have, config.reader_window, config.max_readers);
+        self.put_back_all(more);
+        if rested {
+            self.last_progress = now;
+        }
+        true
+    }
+
+    /// These pieces are wanted now. Says whether nobody was asked for one of them.
+    fn put_back_all(&mut self, pieces: Vec<PieceIndex>) -> bool {
+        let idle = pieces.into_iter().filter(|piece| !self.asked.contains_key(piece));
+        idle.inspect(|&piece| self.picker.put_back(piece)).count() > 0
     }
 
     /// What to ask that peer for: a reader's next piece, else the rarest, else help with what others
@@ -128,7 +207,10 @@ impl Fetch {
                 peer,
                 have,
                 config,
-                self.asked.iter().map(|(&piece, asked)| (piece, asked)),
+                self.asked
+                    .iter()
+                    .map(|(&piece, asked)| (piece, asked))
+                    .filter(|&(piece, _)| self.wanted.contains(piece)),
             );
         }
         let idle = self.among(whom).into_iter().flatten().find_map(|among| {
@@ -216,13 +298,15 @@ impl Fetch {
         self.asked.insert(piece, Asked { peers: vec![peer], first: now, purpose });
     }
 
-    /// That peer is not asked for the piece any more. The piece is idle again if nobody else is.
+    /// That peer is not asked for the piece any more. The piece is idle again if nobody else is, and it is still wanted.
     pub(crate) fn release(&mut self, peer: &PeerId, piece: PieceIndex) {
         let Some(asked) = self.asked.get_mut(&piece) else { return };
         asked.peers.retain(|other| other != peer);
         if asked.peers.is_empty() {
             self.settle(piece);
-            self.picker.put_back(piece);
+            if self.wanted.contains(piece) {
+                self.picker.put_back(piece);
+            }
         }
     }
 
@@ -235,6 +319,7 @@ impl Fetch {
         config: &Config,
     ) -> Vec<PeerId> {
         self.picker.take(piece);
+        self.wanted.arrived(piece);
         self.readers.arrived(piece, have, config.reader_window);
         self.last_progress = now;
         self.store_failures = 0;
@@ -259,12 +344,25 @@ impl Fetch {
         Some(asked)
     }
 
-    /// Panics unless each missing piece is idle or asked for, and each reader piece is counted.
+    /// Where a missing piece stands, as `states.md` names it.
+    #[cfg(test)]
+    pub(crate) fn state_of(&self, piece: PieceIndex) -> &'static str {
+        match () {
+            () if self.asked.contains_key(&piece) => "asked",
+            () if self.wanted.contains(piece) => "idle",
+            () => "unwanted",
+        }
+    }
+
+    /// Panics unless each missing piece is idle, asked for, or not wanted, and each reader piece is counted.
     #[cfg(test)]
     pub(crate) fn audit(&self, have: &Bitfield, config: &Config) {
         self.picker.audit();
         for piece in Bitfield::full(have.len()).iter() {
-            let states = [have.contains(piece), self.picker.is_idle(piece), self.asked.contains_key(&piece)];
+            let is_spare =
+                !have.contains(piece) && !self.wanted.contains(piece) && !self.asked.contains_key(&piece);
+            let (is_idle, is_asked) = (self.picker.is_idle(piece), self.asked.contains_key(&piece));
+            let states = [have.contains(piece), is_idle, is_asked, is_spare];
             assert_eq!(states.iter().filter(|state| **state).count(), 1, "piece {piece}: {states:?}");
         }
         let readers = self.asked.values().filter(|asked| asked.purpose == Purpose::Reader);

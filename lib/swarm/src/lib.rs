@@ -19,6 +19,7 @@ pub mod record;
 mod swarm;
 mod timers;
 mod uploads;
+mod wanted;
 
 #[cfg(test)]
 mod tests;
@@ -26,5 +27,5 @@ mod tests;
 pub use config::Config;
 pub use engine::Engine;
 pub use event::{
-    Action, Candidate, DisconnectReason, Event, EventError, Message, Moment, PieceOutcome, Priority,
+    Action, Candidate, DisconnectReason, Event, EventError, Message, Moment, PieceOutcome, Priority, Scope,
 };

@@ -45,6 +45,11 @@ impl Readers {
             .find_map(|reader| reader.window.iter().copied().take(ahead.max(1)).find(|&piece| suits(piece)))
     }
 
+    /// Whether nobody waits for a piece.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.readers.iter().all(|reader| reader.window.is_empty())
+    }
+
     /// What each reader waits for.
     pub(crate) fn heads(&self) -> impl Iterator<Item = PieceIndex> {
         self.readers.iter().filter_map(|reader| reader.window.first().copied())

@@ -14,8 +14,11 @@ use crate::config::Config;
 use crate::engine::Engine;
 use crate::event::{Action, Event, EventError, Moment};
 
-/// The format of the lines. A record of another version is refused.
-pub const VERSION: u32 = 1;
+/// The format of the lines that are written. A record of a later version is refused.
+pub const VERSION: u32 = 2;
+
+/// The first format. It knows no scope: all of a blob was fetched.
+const FIRST_VERSION: u32 = 1;
 
 /// No line is longer, in bytes: the largest bitfield takes 16 KiB, a thousand candidates 150 KiB.
 pub const MAX_LINE: usize = 4 << 20;
@@ -34,7 +37,7 @@ pub enum Line {
 /// What an engine starts with, and whose it is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Start {
-    /// [`VERSION`].
+    /// [`VERSION`] of who wrote it.
     pub record: u32,
     /// Name and version of the program.
     pub software: String,
@@ -114,7 +117,9 @@ pub enum DecodeError {
     #[error("it is no line of a record: {0}")]
     Malformed(#[from] serde_json::Error),
     /// It is of another format.
-    #[error("the record has format {0}, this program reads format {VERSION}: use the one that wrote it")]
+    #[error(
+        "the record has format {0}, this program reads {FIRST_VERSION} to {VERSION}: use the one that wrote it"
+    )]
     Version(u32),
 }
 
@@ -162,7 +167,9 @@ impl Line {
         }
         let Name { event, record } = serde_json::from_str(line)?;
         match event.as_str() {
-            START if record != Some(VERSION) => Err(DecodeError::Version(record.unwrap_or(0))),
+            START if !record.is_some_and(|record| (FIRST_VERSION..=VERSION).contains(&record)) => {
+                Err(DecodeError::Version(record.unwrap_or(0)))
+            }
             START => Ok(Self::Start(serde_json::from_str::<Named<String, _>>(line)?.line)),
             END => Ok(Self::End(serde_json::from_str::<Named<String, _>>(line)?.line)),
             TIMEOUT => {

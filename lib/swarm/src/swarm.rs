@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, VecDeque};
 use shoal_core::{Bitfield, Digest, Geometry, PeerId, PieceIndex, Role};
 
 use crate::config::Config;
-use crate::event::{Moment, Priority};
+use crate::event::{Moment, Priority, Scope};
 use crate::fetch::{Fetch, Source};
 use crate::finder::Finder;
 use crate::peer::Peer;
@@ -70,9 +70,9 @@ impl Swarm {
         }
     }
 
-    /// Begins to fetch what is missing.
-    pub(crate) fn start_fetch(&mut self, now: Moment, finder: Finder, priority: Priority) {
-        let mut fetch = Fetch::new(now, &self.have, finder, priority);
+    /// Begins to fetch what is missing, as far as it is wanted.
+    pub(crate) fn start_fetch(&mut self, now: Moment, finder: Finder, priority: Priority, scope: Scope) {
+        let mut fetch = Fetch::new(now, &self.have, finder, priority, scope);
         for member in self.members.values_mut() {
             member.count_in(&mut fetch.picker);
         }
@@ -124,6 +124,17 @@ impl Swarm {
     /// How many bytes a request takes at most.
     pub(crate) fn largest_piece(&self) -> u64 {
         self.geometry.length().min(u64::from(self.geometry.piece_length().bytes()))
+    }
+
+    /// How many pieces lie within `read_ahead` of a reader; one at least.
+    pub(crate) fn pieces_ahead(&self, config: &Config) -> u32 {
+        let pieces = config.read_ahead.div_ceil(u64::from(self.geometry.piece_length().bytes()));
+        u32::try_from(pieces.max(1)).unwrap_or(u32::MAX)
+    }
+
+    /// Whether a member has something that is wanted here.
+    pub(crate) fn can_use(&self, member: &Member) -> bool {
+        member.can_give(self.fetch.as_ref().map_or(&self.have, |fetch| fetch.settled(&self.have)))
     }
 
     pub(crate) fn member(&mut self, now: Moment, id: PeerId, peer: &Peer) -> &mut Member {

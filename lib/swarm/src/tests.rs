@@ -8,6 +8,7 @@ mod hostile;
 mod peers;
 mod record;
 mod requests;
+mod scope;
 mod serving;
 mod spread;
 mod states;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use shoal_core::{Digest, PeerAddress};
 use shoal_store::{Blob, CommitError, Partial};
+use shoal_swarm::{Priority, Scope};
 use tokio::sync::mpsc;
 
 use crate::node::Command;
@@ -16,6 +17,17 @@ pub struct Fetch {
     events: mpsc::Receiver<FetchEvent>,
     commands: mpsc::Sender<Command>,
     ended: bool,
+}
+
+/// How much of a blob a fetch is to bring; the more, the later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Want {
+    /// What its readers come to next, `read_ahead` beyond each at most. It waits while there are none, without end.
+    Read,
+    /// All of it; what nobody reads comes after what others read.
+    Prefetch,
+    /// All of it, and somebody waits for that.
+    Whole,
 }
 
 /// What a fetch tells its owner.
@@ -84,6 +96,13 @@ impl Fetch {
         let _ = self.commands.send(Command::AddPeers { digest, fetch, peers }).await;
     }
 
+    /// More is wanted from now on; less than before changes nothing.
+    pub async fn raise(&self, want: Want) {
+        let (digest, fetch) = (*self.partial.metainfo().digest(), self.number);
+        // An error means that the node has stopped, which `next` tells.
+        let _ = self.commands.send(Command::Raise { digest, fetch, want }).await;
+    }
+
     /// The next event; after `Complete` or `Failed` there is none.
     pub async fn next(&mut self) -> Option<FetchEvent> {
         if self.ended {
@@ -97,6 +116,17 @@ impl Fetch {
     /// It never began, and its partial is another's: leave the readers alone.
     pub(crate) fn disown(mut self) {
         self.ended = true;
+    }
+}
+
+impl Want {
+    /// What the engine is told.
+    pub(crate) fn in_engine(self) -> (Scope, Priority) {
+        match self {
+            Self::Read => (Scope::Demand, Priority::Reader),
+            Self::Prefetch => (Scope::All, Priority::Prefetch),
+            Self::Whole => (Scope::All, Priority::Reader),
+        }
     }
 }
 

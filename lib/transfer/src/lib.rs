@@ -30,5 +30,5 @@ mod upload;
 
 pub use config::{Config, ConfigError, RateLimits, RecordConfig, TransportChoice};
 pub use endpoint::BindError;
-pub use fetch::{Fetch, FetchError, FetchEvent};
+pub use fetch::{Fetch, FetchError, FetchEvent, Want};
 pub use transfer::{Stats, Transfer};

@@ -24,7 +24,7 @@ use crate::addresses::AddressBook;
 use crate::config::Config;
 use crate::connection::Note;
 use crate::endpoint::{BindError, Endpoint};
-use crate::fetch::{FetchError, FetchEvent};
+use crate::fetch::{FetchError, FetchEvent, Want};
 use crate::handshake::{Greeter, HandshakeError, Introduction};
 use crate::limit::{Limiter, Limits};
 use crate::metrics::{Direction, Metrics};
@@ -42,9 +42,12 @@ pub(crate) enum Command {
         number: u64,
         partial: Partial,
         peers: Vec<PeerAddress>,
+        want: Want,
         events: mpsc::Sender<FetchEvent>,
         reply: oneshot::Sender<Result<(), FetchError>>,
     },
+    /// More of a blob is wanted.
+    Raise { digest: Digest, fetch: u64, want: Want },
     /// More peers for a fetch.
     AddPeers { digest: Digest, fetch: u64, peers: Vec<PeerAddress> },
     /// Stop serving and fetching a blob.
@@ -192,10 +195,11 @@ impl Node {
 
     fn command(&mut self, command: Command) {
         match command {
-            Command::Fetch { number, partial, peers, events, reply } => {
+            Command::Fetch { number, partial, peers, want, events, reply } => {
                 // An error means that the caller has gone; then the watcher ends the fetch.
-                let _ = reply.send(self.start_fetch(number, partial, peers, events));
+                let _ = reply.send(self.start_fetch(number, partial, peers, want, events));
             }
+            Command::Raise { digest, fetch, want } => self.raise(digest, fetch, want),
             Command::AddPeers { digest, fetch, peers } => {
                 if self.swarms.get(&digest).is_some_and(|swarm| swarm.fetch(fetch).is_some()) {
                     let candidates = self.addresses.learn(peers);

@@ -13,7 +13,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::config::Config;
 use crate::endpoint::{BindError, Endpoint};
-use crate::fetch::{Fetch, FetchError};
+use crate::fetch::{Fetch, FetchError, Want};
 use crate::metrics::Metrics;
 use crate::node::{Command, Node, Own};
 
@@ -71,11 +71,21 @@ impl Transfer {
 
     /// Starts to fetch the missing pieces of a partial. The caller makes sure that there is one fetch a digest.
     pub async fn fetch(&self, partial: Partial, peers: Vec<PeerAddress>) -> Result<Fetch, FetchError> {
+        self.fetch_some(partial, peers, Want::Whole).await
+    }
+
+    /// The same, of those that are wanted.
+    pub async fn fetch_some(
+        &self,
+        partial: Partial,
+        peers: Vec<PeerAddress>,
+        want: Want,
+    ) -> Result<Fetch, FetchError> {
         let digest = *partial.metainfo().digest();
         let number = self.last_fetch.fetch_add(1, Ordering::Relaxed);
         let (fetch, events) = Fetch::new(number, partial.clone(), self.commands.clone());
         let (reply, answer) = oneshot::channel();
-        let command = Command::Fetch { number, partial, peers, events, reply };
+        let command = Command::Fetch { number, partial, peers, want, events, reply };
         if self.commands.send(command).await.is_err() {
             return Err(FetchError::Stopped { digest });
         }

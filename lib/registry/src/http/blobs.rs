@@ -10,6 +10,7 @@ use http::header::{
     IF_NONE_MATCH, IF_RANGE, RANGE,
 };
 use shoal_core::Digest;
+use shoal_driver::ByteRange;
 
 use super::conditions::{allows_range, entity_tag, is_known_to_client};
 use super::error::{ApiError, Code};
@@ -17,7 +18,7 @@ use super::names::Target;
 use super::pull_body::PullBody;
 use super::range::Selection;
 use super::{CONTENT_DIGEST, Exchange, ascii, empty, not_modified, with_body};
-use crate::storage::{Blobs, Descriptor};
+use crate::storage::Descriptor;
 
 /// GET and HEAD.
 pub(super) async fn pull(exchange: Exchange, target: Target, digest: &str) -> Result<Response, ApiError> {
@@ -32,10 +33,17 @@ pub(super) async fn pull(exchange: Exchange, target: Target, digest: &str) -> Re
     }
     let range = exchange.header(RANGE).filter(|_| allows_range(exchange.header(IF_RANGE), &digest));
     match Selection::parse(range, blob.size) {
-        Selection::Whole => send(&exchange, &blobs, &blob, StatusCode::OK, 0..blob.size).await,
+        Selection::Whole => {
+            let parts = blobs.open(&blob, ByteRange::default()).await?;
+            let body = PullBody::stream(&exchange, parts, blob.size);
+            Ok(describe(&blob, StatusCode::OK, 0..blob.size, body))
+        }
         Selection::Part(range) => {
             let content_range = format!("bytes {}-{}/{}", range.start, range.end - 1, blob.size);
-            let mut response = send(&exchange, &blobs, &blob, StatusCode::PARTIAL_CONTENT, range).await?;
+            let bytes = ByteRange { start: range.start, end: Some(range.end) };
+            let parts = blobs.open(&blob, bytes).await?;
+            let body = PullBody::stream(&exchange, parts, range.end - range.start);
+            let mut response = describe(&blob, StatusCode::PARTIAL_CONTENT, range, body);
             response.headers_mut().insert(CONTENT_RANGE, ascii(&content_range));
             Ok(response)
         }
@@ -56,18 +64,6 @@ pub(super) async fn delete(exchange: Exchange, target: Target, digest: &str) -> 
         Ok(empty(StatusCode::ACCEPTED, [(CONTENT_LENGTH, "0".to_owned())]))
     };
     exchange.api.finish(delete).await
-}
-
-async fn send(
-    exchange: &Exchange,
-    blobs: &Blobs,
-    blob: &Descriptor,
-    status: StatusCode,
-    range: Range<u64>,
-) -> Result<Response, ApiError> {
-    let parts = blobs.open(blob, range.clone()).await?;
-    let body = PullBody::stream(exchange, parts, range.end - range.start);
-    Ok(describe(blob, status, range, body))
 }
 
 fn describe(blob: &Descriptor, status: StatusCode, range: Range<u64>, body: Body) -> Response {

@@ -67,17 +67,13 @@ impl Blobs {
         file.map(|file| file.size).ok_or(BlobError::Unknown(*digest))
     }
 
-    /// The blob's bytes in that range, for a caller that asked [`Blobs::stat`] before.
+    /// The blob's bytes in that range, for a caller that asked [`Blobs::stat`] before. Who wants all of it says so by the
+    /// default range: a driver that has to fetch the blob may fetch less for any other.
     ///
     /// A driver that is slow to open does not hold up the caller's headers: after [`OPEN_PATIENCE`] the opening goes
     /// on inside the stream, and its failure becomes the stream's.
-    pub(crate) async fn open(
-        &self,
-        blob: &Descriptor,
-        range: std::ops::Range<u64>,
-    ) -> Result<ByteStream, BlobError> {
+    pub(crate) async fn open(&self, blob: &Descriptor, range: ByteRange) -> Result<ByteStream, BlobError> {
         let (repository, digest) = (self.repository.clone(), blob.digest);
-        let range = ByteRange { start: range.start, end: Some(range.end) };
         let mut opening =
             Box::pin(async move { repository.read(RegistryPath::BlobData(digest), range).await });
         match timeout(OPEN_PATIENCE, &mut opening).await {

@@ -1,7 +1,7 @@
 //! Hosts and the tracker.
 
 use shoal_core::Role;
-use shoal_swarm::{Candidate, Event, Priority};
+use shoal_swarm::{Candidate, Event, Priority, Scope};
 use shoal_tracker::state::Holding;
 
 use super::{Tick, World, nanos, number_of};
@@ -68,7 +68,17 @@ impl World<'_> {
         }
         let geometry = self.blobs[usize::from(blob)].geometry;
         let have = self.nodes[node as usize].disk[usize::from(blob)].clone();
-        self.tell(node, Event::Fetch { digest, geometry, have, candidates, priority: Priority::Reader });
+        self.tell(
+            node,
+            Event::Fetch {
+                digest,
+                geometry,
+                have,
+                candidates,
+                priority: Priority::Reader,
+                scope: Scope::All,
+            },
+        );
         if self.scenario.readers {
             self.demand(node, blob);
         }

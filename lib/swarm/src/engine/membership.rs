@@ -8,10 +8,9 @@ use std::ops::Range;
 use shoal_core::{Bitfield, Digest, Geometry, PeerId, PieceIndex};
 
 use super::Engine;
-use crate::event::{Action, Candidate, EventError, Message, Priority};
+use crate::event::{Action, Candidate, EventError, Message, Priority, Scope};
 use crate::fetch::Fetch;
 use crate::finder::Finder;
-use crate::readers::Readers;
 use crate::swarm::Swarm;
 use crate::timers::Timer;
 
@@ -33,6 +32,7 @@ impl Engine {
         have: Bitfield,
         candidates: Vec<Candidate>,
         priority: Priority,
+        scope: Scope,
     ) -> Result<(), EventError> {
         if self.fetching.contains(&digest) {
             return Err(EventError("a fetch of a blob that is being fetched"));
@@ -47,7 +47,7 @@ impl Engine {
         if swarm.have.is_full() {
             self.act(Action::Complete { digest });
         } else {
-            swarm.start_fetch(self.now, Finder::new(self.now, candidates, &self.config), priority);
+            swarm.start_fetch(self.now, Finder::new(self.now, candidates, &self.config), priority, scope);
             self.fetching.insert(digest);
             self.review_swarm(&digest);
         }
@@ -152,9 +152,22 @@ impl Engine {
     /// Nothing happens if the blob is complete. An error if the swarm is not open.
     pub(super) fn demand(&mut self, digest: &Digest, pieces: Vec<Range<u32>>) -> Result<(), EventError> {
         let swarm = self.swarms.get_mut(digest).ok_or(EventError("a demand in a swarm that is not open"))?;
-        if let Some(fetch) = &mut swarm.fetch {
-            let (window, limit) = (self.config.reader_window, self.config.max_readers);
-            fetch.readers = Readers::new(pieces, &swarm.have, window, limit);
+        let ahead = swarm.pieces_ahead(&self.config);
+        if let Some(fetch) = &mut swarm.fetch
+            && fetch.demand(self.now, pieces, ahead, &swarm.have, &self.config)
+        {
+            self.wanted_more(digest);
+        }
+        Ok(())
+    }
+
+    /// Nothing happens if the blob is complete. An error if the swarm is not open.
+    pub(super) fn raise(&mut self, digest: &Digest, priority: Priority) -> Result<(), EventError> {
+        let swarm = self.swarms.get_mut(digest).ok_or(EventError("a raise in a swarm that is not open"))?;
+        if let Some(fetch) = &mut swarm.fetch
+            && fetch.raise(self.now, priority, &swarm.have, &self.config)
+        {
+            self.wanted_more(digest);
         }
         Ok(())
     }

@@ -114,7 +114,7 @@ impl Engine {
     /// What to ask that peer for next: its swarms take turns, those that are read before those that are not.
     fn choose(&mut self, id: &PeerId, need: Need) -> Option<(Digest, PieceIndex, Purpose)> {
         let peer = self.peers.get(id)?;
-        let priority = |digest: &Digest| Some(self.swarms.get(digest)?.fetch.as_ref()?.priority);
+        let priority = |digest: &Digest| Some(self.swarms.get(digest)?.fetch.as_ref()?.priority());
         let mut turns: Vec<_> = after_last(&self.fetching, peer.last_served).collect();
         turns.sort_by_key(priority);
         let is_read = turns.first().and_then(priority) == Some(Priority::Reader);
@@ -123,7 +123,7 @@ impl Engine {
             let (Some(fetch), bytes) = (&swarm.fetch, swarm.largest_piece()) else { continue };
             let have = swarm.members.get(id).and_then(|member| member.have.as_ref());
             let Some(have) = have.filter(|_| peer.has_room(self.now, bytes, &self.config)) else { continue };
-            let waits = is_read && fetch.priority != Priority::Reader;
+            let waits = is_read && fetch.priority() != Priority::Reader;
             if !self.in_flight.has_room(bytes, &self.config)
                 || (waits && self.in_flight.is_background_full(bytes, &self.config))
             {
@@ -145,10 +145,10 @@ impl Engine {
             return;
         };
         let (Some(fetch), Some(piece)) = (&mut swarm.fetch, swarm.geometry.piece(index)) else { return };
-        let ask =
-            Ask { digest, piece: index, bytes: piece.length, at: self.now, fetch_priority: fetch.priority };
+        let fetch_priority = fetch.priority();
+        let ask = Ask { digest, piece: index, bytes: piece.length, at: self.now, fetch_priority };
         let is_read = purpose == Purpose::Reader;
-        let priority = if is_read { fetch.priority } else { fetch.priority.max(Priority::Prefetch) };
+        let priority = if is_read { fetch_priority } else { fetch_priority.max(Priority::Prefetch) };
         fetch.ask(self.now, id, index, purpose);
         peer.ask(ask);
         peer.last_served = Some(digest);

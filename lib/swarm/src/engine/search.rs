@@ -25,15 +25,28 @@ impl Engine {
             return self.review_seed(digest);
         }
         self.expire_joins(digest);
+        if self.rests(digest) {
+            return self.review_later(digest);
+        }
         self.contact_candidates(digest);
         self.look_at_all();
         self.find_peers(digest);
         if self.is_hopeless(digest) {
             return self.give_up(digest);
         }
+        self.review_later(digest);
+    }
+
+    fn review_later(&mut self, digest: &Digest) {
         if let Some(at) = self.next_review(digest) {
             self.timers.ring_by(self.now, Timer::Swarm(*digest), at);
         }
+    }
+
+    /// Whether nothing of a blob is wanted now.
+    pub(super) fn rests(&self, digest: &Digest) -> bool {
+        let fetch = self.swarms.get(digest).and_then(|swarm| swarm.fetch.as_ref());
+        fetch.is_some_and(|fetch| fetch.rests())
     }
 
     fn review_seed(&mut self, digest: &Digest) {
@@ -49,12 +62,22 @@ impl Engine {
     /// A peer is gone, paused or slow: others are asked, and more are looked for if nobody usable is left.
     pub(super) fn lost_a_peer(&mut self, digest: &Digest) {
         self.look_at_all();
+        self.hurry_if_alone(digest);
+        self.timers.ring_by(self.now, Timer::Swarm(*digest), self.now);
+    }
+
+    /// Pieces are wanted that were not: whoever is here is asked, and more are looked for if nobody here has any.
+    pub(super) fn wanted_more(&mut self, digest: &Digest) {
+        self.hurry_if_alone(digest);
+        self.review_swarm(digest);
+    }
+
+    fn hurry_if_alone(&mut self, digest: &Digest) {
         let usable = self.usable(digest);
-        let Some(fetch) = self.swarms.get_mut(digest).and_then(|swarm| swarm.fetch.as_mut()) else { return };
-        if usable == 0 {
+        let fetch = self.swarms.get_mut(digest).and_then(|swarm| swarm.fetch.as_mut());
+        if let Some(fetch) = fetch.filter(|_| usable == 0) {
             fetch.finder.hurry(self.now, &self.config);
         }
-        self.timers.ring_by(self.now, Timer::Swarm(*digest), self.now);
     }
 
     /// Members that answered nothing for `join_timeout` are let go.
@@ -91,16 +114,17 @@ impl Engine {
 
     fn next_contact(&self, digest: &Digest) -> Option<PeerId> {
         let swarm = self.swarms.get(digest)?;
-        let finder = &swarm.fetch.as_ref()?.finder;
-        if !self.has_place(swarm) {
+        let fetch = swarm.fetch.as_ref()?;
+        if fetch.rests() || !self.has_place(swarm) {
             return None;
         }
         let has_origin = swarm.members.values().any(|member| member.role == Role::Origin);
-        finder.next_contact(self.now, !has_origin, &self.config, |id| self.is_free(swarm, id))
+        fetch.finder.next_contact(self.now, !has_origin, &self.config, |id| self.is_free(swarm, id))
     }
 
     /// Whether the swarm has room for one more peer that we look for. A peer that has had nothing to give since it
-    /// joined, longer than a search takes, takes no place.
+    /// joined, longer than a search takes, takes no place; and those who have something keep nobody out while none of them has
+    /// what is wanted now.
     fn has_place(&self, swarm: &Swarm) -> bool {
         let Some(fetch) = &swarm.fetch else { return false };
         let dialled = fetch.finder.count(|id| self.dialing.contains(id));
@@ -108,11 +132,16 @@ impl Engine {
         if swarm.members.len() + dialled < most {
             return true;
         }
-        let counts = |member: &&Member| {
-            self.now.since(member.since) < self.config.find_interval || member.can_give(&swarm.have)
-        };
-        swarm.members.len() < self.config.max_members_per_swarm.max(1)
-            && swarm.members.values().filter(counts).count() + dialled < most
+        if swarm.members.len() >= self.config.max_members_per_swarm.max(1) {
+            return false;
+        }
+        let gives = |member: &&Member| member.can_give(&swarm.have);
+        let counts =
+            |member: &&Member| self.now.since(member.since) < self.config.find_interval || gives(member);
+        let mut givers = swarm.members.values().filter(gives).peekable();
+        let in_vain = givers.peek().is_some() && !givers.any(|member| swarm.can_use(member));
+        let counted = if in_vain { 0 } else { swarm.members.values().filter(counts).count() };
+        counted + dialled < most
     }
 
     fn is_free(&self, swarm: &Swarm, id: &PeerId) -> bool {
@@ -123,7 +152,7 @@ impl Engine {
     /// How many peers have something for us and can be counted on.
     fn usable(&self, digest: &Digest) -> usize {
         let Some(swarm) = self.swarms.get(digest) else { return 0 };
-        let giving = swarm.members.iter().filter(|(_, member)| member.can_give(&swarm.have));
+        let giving = swarm.members.iter().filter(|(_, member)| swarm.can_use(member));
         giving.filter(|(id, _)| self.peers.get(id).is_some_and(|peer| peer.is_reliable(&self.config))).count()
     }
 
@@ -158,7 +187,7 @@ impl Engine {
         self.close_swarm(digest, Farewell::Absent);
     }
 
-    /// When something about the fetch may be due next.
+    /// When something about the fetch may be due next. One that rests waits for readers, and for those who have yet to answer.
     fn next_review(&self, digest: &Digest) -> Option<Moment> {
         let swarm = self.swarms.get(digest)?;
         let fetch = swarm.fetch.as_ref()?;
@@ -166,6 +195,9 @@ impl Engine {
         let joins = swarm.members.values().filter(|member| member.told && member.have.is_none());
         let retry = fetch.finder.next_retry(self.now, &self.config, |id| self.is_free(swarm, id));
         let mut due: Vec<_> = joins.map(|member| member.since.after(self.config.join_timeout)).collect();
+        if fetch.rests() {
+            return due.into_iter().filter(later).min();
+        }
         due.extend(retry);
         due.push(fetch.paused_until);
         due.push(fetch.last_progress.after(self.config.stall_timeout));

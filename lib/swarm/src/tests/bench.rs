@@ -5,7 +5,7 @@ use std::time::Duration;
 use shoal_core::{Bitfield, PieceIndex, Role, Zone};
 
 use super::{blob, candidate, peer, pieces};
-use crate::{Action, Config, Engine, Event, EventError, Message, Moment, PieceOutcome, Priority};
+use crate::{Action, Config, Engine, Event, EventError, Message, Moment, PieceOutcome, Priority, Scope};
 
 pub(super) struct Bench {
     pub(super) engine: Engine,
@@ -54,9 +54,25 @@ impl Bench {
 
     /// Fetches blob 0, with these candidates.
     pub(super) fn fetch(&mut self, have: Bitfield, candidates: &[(u8, Role)]) -> Vec<Action> {
+        self.fetch_in(Scope::All, have, candidates)
+    }
+
+    pub(super) fn fetch_in(
+        &mut self,
+        scope: Scope,
+        have: Bitfield,
+        candidates: &[(u8, Role)],
+    ) -> Vec<Action> {
         let candidates = candidates.iter().map(|&(number, role)| candidate(number, role)).collect();
         let geometry = pieces(u64::from(self.count));
-        self.event(Event::Fetch { digest: blob(0), geometry, have, candidates, priority: Priority::Reader })
+        self.event(Event::Fetch {
+            digest: blob(0),
+            geometry,
+            have,
+            candidates,
+            priority: Priority::Reader,
+            scope,
+        })
     }
 
     pub(super) fn seed(&mut self, have: Bitfield) -> Vec<Action> {

@@ -7,7 +7,7 @@ use shoal_core::{Bitfield, PieceIndex, Role, Zone};
 
 use super::bench::{Bench, cancels, requests};
 use super::{blob, some};
-use crate::{Action, Config, Event, Message, Priority};
+use crate::{Action, Config, Event, Message, Priority, Scope};
 
 #[test]
 fn reader_pieces_come_first() {
@@ -147,6 +147,7 @@ fn what_nobody_reads_waits_for_what_is_read() {
         have: have.clone(),
         candidates: vec![],
         priority: Priority::Prefetch,
+        scope: Scope::All,
     };
     bench.event(prefetch);
     bench.fetch(have, &[]);
@@ -218,6 +219,7 @@ fn several_swarms_share_one_connection_in_turn() {
         have: Bitfield::empty(10),
         candidates: vec![],
         priority: Priority::Reader,
+        scope: Scope::All,
     });
     bench.member(1, Role::Agent, Bitfield::full(10));
     bench.say(1, Message::Join { digest: blob(1), have: Bitfield::full(10) });

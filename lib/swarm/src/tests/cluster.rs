@@ -2,13 +2,14 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::ops::Range;
 use std::time::Duration;
 
 use rand::rngs::Xoshiro256PlusPlus;
 use rand::{RngExt as _, SeedableRng as _};
 use shoal_core::{Bitfield, Digest, Geometry, PeerId, PieceIndex, Role, Zone};
 
-use crate::{Action, Candidate, Config, Engine, Event, Message, Moment, PieceOutcome, Priority};
+use crate::{Action, Candidate, Config, Engine, Event, Message, Moment, PieceOutcome, Priority, Scope};
 
 /// What goes wrong, in percent of the occasions.
 #[derive(Clone, Debug, Default)]
@@ -45,6 +46,8 @@ pub(super) struct Node {
     pub(super) disk: BTreeMap<Digest, Bitfield>,
     pub(super) complete: BTreeMap<Digest, u32>,
     pub(super) gave_up: BTreeSet<Digest>,
+    /// Of blobs that are fetched as far as they are read: what each reader has yet to read.
+    pub(super) readers: BTreeMap<Digest, Vec<Range<u32>>>,
     pub(super) sent: u64,
     pub(super) received: u64,
     pub(super) events: u64,
@@ -85,6 +88,7 @@ impl Cluster {
             disk: BTreeMap::new(),
             complete: BTreeMap::new(),
             gave_up: BTreeSet::new(),
+            readers: BTreeMap::new(),
             sent: 0,
             received: 0,
             events: 0,
@@ -112,11 +116,42 @@ impl Cluster {
     }
 
     pub(super) fn fetch(&mut self, node: usize, digest: Digest) {
+        self.start_fetch(node, digest, Scope::All);
+    }
+
+    /// Begins to fetch what is read, which is nothing yet.
+    pub(super) fn fetch_on_demand(&mut self, node: usize, digest: Digest) {
+        self.nodes[node].readers.insert(digest, Vec::new());
+        self.start_fetch(node, digest, Scope::Demand);
+    }
+
+    /// Readers of a blob that is fetched on demand, instead of those that there were. They read what comes, in order.
+    pub(super) fn read(&mut self, node: usize, digest: Digest, ranges: Vec<Range<u32>>) {
+        self.nodes[node].readers.insert(digest, ranges);
+        self.nodes[node].advance_readers(&digest);
+        self.tell_demand(node, digest);
+    }
+
+    /// All of a blob is wanted from now on.
+    pub(super) fn raise(&mut self, node: usize, digest: Digest) {
+        self.nodes[node].readers.remove(&digest);
+        self.event(node, Event::Raise { digest, priority: Priority::Reader });
+    }
+
+    fn tell_demand(&mut self, node: usize, digest: Digest) {
+        let pieces = self.nodes[node].readers[&digest].clone();
+        self.event(node, Event::Demand { digest, pieces });
+    }
+
+    fn start_fetch(&mut self, node: usize, digest: Digest, scope: Scope) {
         let geometry = self.blobs[&digest];
         let empty = Bitfield::empty(geometry.piece_count());
         let have = self.nodes[node].disk.entry(digest).or_insert(empty).clone();
         let candidates = self.candidates(node, &digest);
-        self.event(node, Event::Fetch { digest, geometry, have, candidates, priority: Priority::Reader });
+        self.event(
+            node,
+            Event::Fetch { digest, geometry, have, candidates, priority: Priority::Reader, scope },
+        );
     }
 
     /// Whoever holds or fetches the blob, like a tracker would say.
@@ -145,6 +180,15 @@ impl Cluster {
             self.step();
         }
         self.now.since(start)
+    }
+
+    /// Lets that much time pass.
+    pub(super) fn idle(&mut self, wait: Duration) {
+        let end = self.now.after(wait);
+        while self.queue.peek().is_some_and(|Reverse((at, ..))| *at <= end) {
+            self.step();
+        }
+        self.now = end;
     }
 
     fn step(&mut self) {
@@ -225,6 +269,9 @@ impl Cluster {
             self.nodes[to].disk.get_mut(&digest).unwrap().insert(piece);
         }
         self.after_event(to);
+        if !self.nodes[to].gave_up.contains(&digest) && self.nodes[to].advance_readers(&digest) {
+            self.tell_demand(to, digest);
+        }
     }
 
     fn loaded(&mut self, node: usize, digest: Digest) {
@@ -266,7 +313,12 @@ impl Cluster {
                     self.later(number(peer), Happening::Lost { peer: node });
                 }
             }
-            Action::Send { peer, message } => self.deliver(node, number(peer), message),
+            Action::Send { peer, message } => {
+                if let Message::Request { digest, piece, .. } = &message {
+                    self.nodes[node].check_near(digest, *piece);
+                }
+                self.deliver(node, number(peer), message);
+            }
             Action::Upload { peer, digest, piece, .. } => {
                 assert!(self.nodes[node].disk[&digest].contains(piece), "only what is here is sent");
                 let to = number(peer);
@@ -324,8 +376,34 @@ impl Cluster {
 }
 
 impl Node {
+    /// How many pieces of a blob that is fetched on demand may be asked for beyond a reader.
+    pub(super) const AHEAD: u32 = 4;
+
     fn is_busy(&self) -> bool {
-        self.disk.iter().any(|(digest, have)| !have.is_full() && !self.gave_up.contains(digest))
+        let wants = |digest, have: &Bitfield| match self.readers.get(digest) {
+            Some(ranges) => ranges.iter().any(|range| !range.is_empty()),
+            None => !have.is_full(),
+        };
+        self.disk.iter().any(|(digest, have)| wants(digest, have) && !self.gave_up.contains(digest))
+    }
+
+    /// Lets readers read what is there. Says whether one did.
+    fn advance_readers(&mut self, digest: &Digest) -> bool {
+        let (Some(ranges), Some(have)) = (self.readers.get_mut(digest), self.disk.get(digest)) else {
+            return false;
+        };
+        let before = ranges.clone();
+        for range in &mut *ranges {
+            range.start = range.clone().find(|&piece| !have.contains(PieceIndex(piece))).unwrap_or(range.end);
+        }
+        *ranges != before
+    }
+
+    /// What is fetched on demand is asked for near its readers only.
+    fn check_near(&self, digest: &Digest, piece: PieceIndex) {
+        let Some(ranges) = self.readers.get(digest) else { return };
+        let near = |range: &Range<u32>| range.contains(&piece.0) && piece.0 - range.start < Self::AHEAD;
+        assert!(ranges.iter().any(near), "piece {piece} is asked for, the readers are at {ranges:?}");
     }
 }
 

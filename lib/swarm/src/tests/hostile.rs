@@ -7,7 +7,7 @@ use shoal_core::{Bitfield, PieceIndex, Role, Zone};
 
 use super::bench::Bench;
 use super::{blob, candidate, peer, pieces, some};
-use crate::{Action, Config, DisconnectReason, Event, Message, PieceOutcome, Priority};
+use crate::{Action, Config, DisconnectReason, Event, Message, PieceOutcome, Priority, Scope};
 
 const COUNT: u32 = 12;
 
@@ -23,6 +23,10 @@ fn bitfield() -> impl Strategy<Value = Bitfield> {
 
 fn priority() -> impl Strategy<Value = Priority> {
     prop_oneof![Just(Priority::Reader), Just(Priority::Prefetch), Just(Priority::Repair)]
+}
+
+fn scope() -> impl Strategy<Value = Scope> {
+    prop_oneof![Just(Scope::All), Just(Scope::Demand)]
 }
 
 fn zone() -> impl Strategy<Value = Zone> {
@@ -62,8 +66,9 @@ pub(super) fn event() -> impl Strategy<Value = Event> {
         1 => Just(PieceOutcome::NotStored)
     ];
     prop_oneof![
-        2 => (digest(), bitfield(), candidates(), priority())
-            .prop_map(move |(digest, have, candidates, priority)| Event::Fetch { digest, geometry: geometry(), have, candidates, priority }),
+        2 => (digest(), bitfield(), candidates(), priority(), scope())
+            .prop_map(move |(digest, have, candidates, priority, scope)| Event::Fetch { digest, geometry: geometry(), have, candidates, priority, scope }),
+        1 => (digest(), priority()).prop_map(|(digest, priority)| Event::Raise { digest, priority }),
         2 => (digest(), bitfield()).prop_map(move |(digest, have)| Event::Seed { digest, geometry: geometry(), have }),
         1 => digest().prop_map(|digest| Event::NotHeld { digest }),
         1 => digest().prop_map(|digest| Event::Close { digest }),

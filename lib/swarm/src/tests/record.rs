@@ -10,7 +10,7 @@ use super::{blob, candidate, peer, pieces};
 use crate::record::{
     DecodeError, End, EndReason, Input, Line, Mismatch, Progress, Replay, Start, Step, VERSION,
 };
-use crate::{Action, Config, Engine, Event, Message, Moment, Priority};
+use crate::{Action, Config, Engine, Event, Message, Moment, Priority, Scope};
 
 const SEED: u64 = u64::MAX - 1;
 
@@ -154,6 +154,7 @@ fn session() -> (Vec<String>, Vec<Action>) {
         have: Bitfield::empty(40),
         candidates,
         priority: Priority::Reader,
+        scope: Scope::All,
     });
     for number in [1, 2] {
         recorded.tell(Event::Connected { peer: peer(number), role: Role::Agent, zone: Zone::default() });
@@ -201,10 +202,23 @@ fn an_engine_that_decides_otherwise_is_found_out_at_the_line() {
 }
 
 #[test]
+fn a_record_of_the_first_format_is_replayed() {
+    let (mut lines, actions) = session();
+    let read_ahead = format!(r#""read_ahead":{},"#, Config::default().read_ahead);
+    for (line, from, to) in
+        [(0, r#""record":2"#, r#""record":1"#), (0, read_ahead.as_str(), ""), (1, r#","scope":"all""#, "")]
+    {
+        assert!(lines[line].contains(from), "{}", lines[line]);
+        lines[line] = lines[line].replace(from, to);
+    }
+    assert_eq!(replay(&lines).unwrap(), actions);
+}
+
+#[test]
 fn what_cannot_be_replayed_is_refused_by_its_reason() {
     let (lines, _) = session();
-    let future = lines[0].replace(r#""record":1"#, r#""record":2"#);
-    assert!(matches!(Line::decode(&future), Err(DecodeError::Version(2))));
+    let future = lines[0].replace(r#""record":2"#, r#""record":3"#);
+    assert!(matches!(Line::decode(&future), Err(DecodeError::Version(3))));
     let message = Line::decode(&lines[1].replace(r#""geometry""#, r#""geology""#)).unwrap_err().to_string();
     assert!(message.contains("geometry"), "{message}");
     let message = Line::decode(&lines[1].replace("40:none", "40:zz")).unwrap_err().to_string();

@@ -6,7 +6,7 @@ use shoal_core::{Bitfield, PieceIndex, Role, Zone};
 
 use super::bench::{Bench, cancels, messages, requests};
 use super::{blob, peer, some};
-use crate::{Action, Config, DisconnectReason, Event, Message, PieceOutcome, Priority};
+use crate::{Action, Config, DisconnectReason, Event, Message, PieceOutcome, Priority, Scope};
 
 fn reject(piece: u32) -> Message {
     Message::Reject { digest: blob(0), piece: PieceIndex(piece) }
@@ -53,6 +53,7 @@ fn one_piece_is_always_allowed() {
         have: Bitfield::empty(2),
         candidates: vec![],
         priority: Priority::Reader,
+        scope: Scope::All,
     };
     let handle = |bench: &mut Bench, event| {
         bench.engine.handle(bench.now, event).unwrap();

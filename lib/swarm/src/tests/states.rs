@@ -11,7 +11,8 @@ use shoal_core::{Bitfield, Role};
 
 use super::bench::Bench;
 use super::hostile::{event, tight};
-use super::{blob, some};
+use super::{blob, peer, some};
+use crate::{Event, Scope};
 
 type Arrow = (String, String);
 
@@ -74,6 +75,17 @@ fn the_diagrams_show_what_happens_and_nothing_else() {
     bench.fetch(some(12, 0..11), &[]);
     bench.member(1, Role::Agent, Bitfield::full(12));
     seen.step(&mut bench, |bench| drop(bench.good(1, 11)));
+    // Nor does it let pieces come of which the reader is gone, and the peer too.
+    let mut bench = Bench::new(tight(), 12);
+    bench.fetch_in(Scope::Demand, some(12, 0..10), &[]);
+    bench.member(1, Role::Agent, Bitfield::full(12));
+    for pieces in [std::iter::once(10..12).collect(), Vec::new()] {
+        seen.step(&mut bench, |bench| drop(bench.event(Event::Demand { digest: blob(0), pieces })));
+    }
+    seen.step(&mut bench, |bench| drop(bench.event(Event::Disconnected { peer: peer(1) })));
+    for late in [10, 11] {
+        seen.step(&mut bench, |bench| drop(bench.good(1, late)));
+    }
     assert_eq!(seen.blobs, drawn(0), "blobs");
     assert_eq!(seen.pieces, drawn(1), "pieces");
 }

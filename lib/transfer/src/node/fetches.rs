@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use shoal_core::{Digest, PeerAddress};
 use shoal_store::{Blob, CommitError, Entry, Partial};
-use shoal_swarm::{Event, Priority};
+use shoal_swarm::{Event, Scope};
 use tokio::sync::mpsc;
 
 use super::{Node, Outcome};
 use crate::connection::Note;
-use crate::fetch::{FetchError, FetchEvent};
+use crate::fetch::{FetchError, FetchEvent, Want};
 use crate::swarms::{Swarm, Underway};
 
 impl Node {
@@ -18,6 +18,7 @@ impl Node {
         number: u64,
         partial: Partial,
         peers: Vec<PeerAddress>,
+        want: Want,
         events: mpsc::Sender<FetchEvent>,
     ) -> Result<(), FetchError> {
         let (digest, geometry) = (*partial.metainfo().digest(), *partial.metainfo().geometry());
@@ -36,15 +37,17 @@ impl Node {
         let have = partial.bitfield();
         let pieces = partial.demand();
         self.swarms.insert(digest, Swarm { entry: Entry::Partial(partial), fetch: Some(fetch) });
-        self.events.push_back(Event::Fetch {
-            digest,
-            geometry,
-            have,
-            candidates,
-            priority: Priority::Reader,
-        });
+        let (scope, priority) = want.in_engine();
+        self.events.push_back(Event::Fetch { digest, geometry, have, candidates, priority, scope });
         self.events.push_back(Event::Demand { digest, pieces });
         Ok(())
+    }
+
+    pub(super) fn raise(&mut self, digest: Digest, number: u64, want: Want) {
+        let is_open = self.swarms.get(&digest).is_some_and(|swarm| swarm.fetch(number).is_some());
+        if is_open && let (Scope::All, priority) = want.in_engine() {
+            self.events.push_back(Event::Raise { digest, priority });
+        }
     }
 
     pub(super) fn committed(&mut self, digest: Digest, number: u64, result: Result<Blob, CommitError>) {

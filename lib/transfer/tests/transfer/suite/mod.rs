@@ -1,6 +1,7 @@
 //! What holds over any transport; `TRANSPORT` of the module above says which.
 
 pub(crate) mod connections;
+pub(crate) mod demand;
 pub(crate) mod exchange;
 pub(crate) mod hostile;
 pub(crate) mod node;

@@ -1,0 +1,100 @@
+//! Who wants a blob that is on its way, and how much of it.
+//!
+//! Readers of a blob count from when they join its fetch until they are done, so that no fetch ends between a reader's
+//! look-up and its first byte.
+
+use std::sync::Arc;
+
+use shoal_transfer::Want;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+/// What all callers of one fetch want together.
+#[derive(Debug)]
+pub(crate) struct Interest(watch::Sender<State>);
+
+#[derive(Clone, Copy, Debug)]
+struct State {
+    want: Want,
+    readers: usize,
+    /// When the last reader left, or the fetch began.
+    left_at: Instant,
+}
+
+/// One reader's interest; ends when dropped.
+#[derive(Debug)]
+pub(crate) struct Reading(Arc<Interest>);
+
+/// Hears of changes.
+#[derive(Debug)]
+pub(crate) struct Changes(watch::Receiver<State>);
+
+impl Interest {
+    /// Nobody reads yet.
+    pub(crate) fn new(want: Want) -> Arc<Self> {
+        Arc::new(Self(watch::Sender::new(State { want, readers: 0, left_at: Instant::now() })))
+    }
+
+    /// One reader more, who wants that much; what others want stays wanted.
+    pub(crate) fn join(self: &Arc<Self>, want: Want) -> Reading {
+        self.0.send_modify(|state| {
+            state.want = state.want.max(want);
+            state.readers += 1;
+        });
+        Reading(self.clone())
+    }
+
+    /// The most that anybody wanted so far.
+    pub(crate) fn want(&self) -> Want {
+        self.0.borrow().want
+    }
+
+    /// Since when nobody reads a blob of which only what is read is wanted; `None` if that is not so.
+    pub(crate) fn rests_since(&self) -> Option<Instant> {
+        let State { want, readers, left_at } = *self.0.borrow();
+        (want == Want::Read && readers == 0).then_some(left_at)
+    }
+
+    pub(crate) fn changes(&self) -> Changes {
+        Changes(self.0.subscribe())
+    }
+}
+
+impl Changes {
+    /// Until something changed since the last call.
+    pub(crate) async fn next(&mut self) {
+        if self.0.changed().await.is_err() {
+            // Nobody is left who could change anything.
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        self.0.0.send_modify(|state| {
+            state.readers -= 1;
+            state.left_at = Instant::now();
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fetch_rests_while_nobody_reads_and_never_once_all_was_wanted() {
+        let interest = Interest::new(Want::Read);
+        assert!(interest.rests_since().is_some());
+        let (one, other) = (interest.join(Want::Read), interest.join(Want::Read));
+        drop(one);
+        assert!(interest.rests_since().is_none());
+        drop(other);
+        assert!(interest.rests_since().is_some());
+        drop(interest.join(Want::Whole));
+        assert!(interest.rests_since().is_none());
+        drop(interest.join(Want::Read));
+        assert_eq!(interest.want(), Want::Whole);
+    }
+}
