@@ -68,8 +68,13 @@ impl Blob {
 
     /// The bytes of one piece, for a peer.
     pub async fn read_piece(&self, piece: PieceIndex) -> Result<Bytes, ReadError> {
+        self.read_part(piece, 0..u32::MAX).await
+    }
+
+    /// Some of them (clamped), by their place in the piece.
+    pub async fn read_part(&self, piece: PieceIndex, part: Range<u32>) -> Result<Bytes, ReadError> {
         let blob = self.clone();
-        blocking(move || blob.read_piece_blocking(piece)).await
+        blocking(move || blob.read_part_blocking(piece, part)).await
     }
 
     /// When its file last changed, in bytes or in place: not before the blob entered the store, so that whoever collects
@@ -124,7 +129,7 @@ impl Blob {
         }
     }
 
-    fn read_piece_blocking(&self, index: PieceIndex) -> Result<Bytes, ReadError> {
+    fn read_part_blocking(&self, index: PieceIndex, part: Range<u32>) -> Result<Bytes, ReadError> {
         let digest = self.digest();
         let piece = self.metainfo().geometry().piece(index);
         let piece = piece.ok_or(ReadError::NoSuchPiece { digest, piece: index })?;
@@ -133,8 +138,7 @@ impl Blob {
         if let Some(used) = self.0.usage.save_due() {
             self.save_usage(used);
         }
-        disk::read_at(&file, piece.offset, piece.length as usize)
-            .map_err(|source| ReadError::Disk { digest, source })
+        disk::read_part(&file, &piece, part).map_err(|source| ReadError::Disk { digest, source })
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
+use std::ops::Range;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -10,6 +11,7 @@ use bytes::Bytes;
 use rustix::buffer::spare_capacity;
 use rustix::fs::{FallocateFlags, fallocate, statvfs};
 use rustix::io::{Errno, pread, retry_on_intr};
+use shoal_core::Piece;
 
 /// The file system refused something.
 #[derive(Debug, thiserror::Error)]
@@ -136,6 +138,12 @@ pub(crate) fn read_at(file: &File, offset: u64, length: usize) -> io::Result<Byt
     // The allocator may have given more room than was asked for, and that was read too.
     buffer.truncate(length);
     Ok(buffer.into())
+}
+
+/// Some bytes of a piece, by their place in it; what is beyond its end is left out.
+pub(crate) fn read_part(file: &File, piece: &Piece, part: Range<u32>) -> io::Result<Bytes> {
+    let (start, end) = (part.start.min(piece.length), part.end.min(piece.length));
+    read_at(file, piece.offset + u64::from(start), end.saturating_sub(start) as usize)
 }
 
 /// A small file as a whole; one longer than `limit` is refused before it is read.

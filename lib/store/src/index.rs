@@ -4,14 +4,17 @@
 //! and index tell the same story to everybody who changes something.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
-use shoal_core::Digest;
+use bytes::Bytes;
+use shoal_core::{Digest, Metainfo, PieceIndex};
 
 use crate::blob::Blob;
 use crate::directory::locked;
 use crate::eviction::{Candidate, Kind};
 use crate::partial::Partial;
+use crate::reader::ReadError;
 use crate::usage::Usage;
 
 /// What the store has of a digest.
@@ -53,11 +56,25 @@ pub(crate) struct Reservation {
 }
 
 impl Entry {
-    pub(crate) fn length(&self) -> u64 {
+    /// Some of the bytes of a piece that is there (clamped), by their place in it.
+    pub async fn read_part(&self, piece: PieceIndex, part: Range<u32>) -> Result<Bytes, ReadError> {
         match self {
-            Self::Whole(blob) => blob.metainfo().length(),
-            Self::Partial(partial) => partial.metainfo().length(),
+            Self::Whole(blob) => blob.read_part(piece, part).await,
+            Self::Partial(partial) => partial.read_part(piece, part).await,
         }
+    }
+
+    /// Its metainfo.
+    #[must_use]
+    pub fn metainfo(&self) -> &Metainfo {
+        match self {
+            Self::Whole(blob) => blob.metainfo(),
+            Self::Partial(partial) => partial.metainfo(),
+        }
+    }
+
+    pub(crate) fn length(&self) -> u64 {
+        self.metainfo().length()
     }
 
     pub(crate) fn kind(&self) -> Kind {

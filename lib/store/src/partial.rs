@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, Weak};
 
 use bytes::Bytes;
 use shoal_core::{Bitfield, Digest, Metainfo, Piece, PieceHash, PieceIndex, SignedMetainfo};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Semaphore, oneshot, watch};
 
 use crate::blob::Blob;
 use crate::checkpoint::Unsaved;
@@ -43,6 +43,8 @@ pub(crate) struct Inner {
     /// Where the blob's own digest is computed, if it is.
     pub(crate) frontier: Option<Frontier>,
     pub(crate) unsaved: Unsaved,
+    /// One for each piece that may be checked and written at a time.
+    lanes: Arc<Semaphore>,
     durability: Mutex<Durability>,
     demand: Arc<Demand>,
 }
@@ -134,6 +136,7 @@ impl Partial {
             file: Arc::new(file),
             progress: watch::Sender::new(progress),
             unsaved: Unsaved::default(),
+            lanes: Arc::new(Semaphore::new(LANES)),
             durability: Mutex::new(Durability::Kept),
             demand: Arc::default(),
         }))
@@ -159,14 +162,15 @@ impl Partial {
 
     /// Checks the BLAKE3 hash, writes at its place, marks it, wakes readers. Never marks a wrong piece.
     ///
-    /// Once begun it goes on even if the future is dropped.
+    /// Once begun it goes on even if the future is dropped. Two pieces of a blob are at it at a time; more wait.
     pub async fn write_piece(&self, piece: PieceIndex, bytes: Bytes) -> Result<Written, WriteError> {
         let (answer, answered) = oneshot::channel();
         let partial = self.0.clone();
         let digest = partial.digest();
+        let lane = partial.lanes.clone().acquire_owned().await.expect("nobody closes it");
         tokio::task::spawn_blocking(move || {
             let written = partial.write(piece, &bytes);
-            drop(bytes);
+            drop((bytes, lane));
             let is_new = matches!(written, Ok(Written::New));
             // The answer comes before the hashing, which may have far to go and is nobody's to wait for. Whoever
             // waited may have gone; the piece stays all the same.
@@ -181,6 +185,11 @@ impl Partial {
 
     /// The bytes of one piece that is in, for a peer.
     pub async fn read_piece(&self, index: PieceIndex) -> Result<Bytes, ReadError> {
+        self.read_part(index, 0..u32::MAX).await
+    }
+
+    /// Some of them (clamped), by their place in the piece.
+    pub async fn read_part(&self, index: PieceIndex, part: Range<u32>) -> Result<Bytes, ReadError> {
         let digest = self.0.digest();
         let piece = self.0.piece(index).ok_or(ReadError::NoSuchPiece { digest, piece: index })?;
         if !self.0.progress.borrow().pieces().contains(index) {
@@ -190,7 +199,7 @@ impl Partial {
         let pin = self.0.usage.pin().ok_or(ReadError::Gone { digest })?;
         let read = blocking(move || {
             let _pin = pin;
-            disk::read_at(&file, piece.offset, piece.length as usize)
+            disk::read_part(&file, &piece, part)
         });
         let read = read.await;
         read.map_err(|source| ReadError::Disk { digest, source })
@@ -355,6 +364,9 @@ impl Inner {
         }
     }
 }
+
+/// The kernel lets one thread at a time write to a file, and the others spin for it: while one writes, another hashes.
+const LANES: usize = 2;
 
 impl WriteError {
     fn of_disk(digest: Digest, piece: PieceIndex, source: DiskError) -> Self {

@@ -37,6 +37,14 @@ pub(crate) enum Line {
     Tcp(tcp::Line),
 }
 
+/// A piece that is being sent. When dropped before it is finished, the peer is told that the rest does not come: a piece
+/// never ends early in silence.
+#[derive(Debug)]
+pub(crate) enum PieceSender {
+    Quic(quic::PieceSender),
+    Tcp(tcp::PieceSender),
+}
+
 /// The peer ended the connection, or it broke.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Lost {
@@ -90,19 +98,17 @@ impl Link {
         }
     }
 
-    /// Sends a piece without a copy. Over QUIC it waits until the peer has it, over TCP until the system has taken it.
-    /// When dropped before that, the peer is told that the rest does not come: a piece never ends early in silence.
-    pub(crate) async fn send_piece(
+    /// Begins a piece.
+    pub(crate) async fn begin_piece(
         &self,
         header: PieceHeader,
-        bytes: Bytes,
         priority: Priority,
         egress: &Limiter,
-    ) -> Result<(), SendPieceError> {
-        match self {
-            Self::Quic(link) => link.send_piece(header, bytes, priority, egress).await,
-            Self::Tcp(link) => link.send_piece(header, bytes, priority, egress).await,
-        }
+    ) -> Result<PieceSender, SendPieceError> {
+        Ok(match self {
+            Self::Quic(link) => PieceSender::Quic(link.begin_piece(&header, priority, egress).await?),
+            Self::Tcp(link) => PieceSender::Tcp(link.begin_piece(header, priority, egress).await?),
+        })
     }
 
     /// Ends the connection, in both directions. Only the first reason counts.
@@ -110,6 +116,24 @@ impl Link {
         match self {
             Self::Quic(link) => link.close(reason),
             Self::Tcp(link) => link.close(reason),
+        }
+    }
+}
+
+impl PieceSender {
+    /// The next bytes of it, without a copy. Waits as long as there is no room for them.
+    pub(crate) async fn send(&mut self, bytes: Bytes) -> Result<(), SendPieceError> {
+        match self {
+            Self::Quic(sender) => sender.send(bytes).await,
+            Self::Tcp(sender) => sender.send(bytes).await,
+        }
+    }
+
+    /// All of it was sent. Over QUIC it waits until the peer has it, over TCP until the system has taken it.
+    pub(crate) async fn finish(self) -> Result<(), SendPieceError> {
+        match self {
+            Self::Quic(sender) => sender.finish().await,
+            Self::Tcp(sender) => sender.finish().await,
         }
     }
 }

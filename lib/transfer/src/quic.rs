@@ -129,31 +129,17 @@ impl Link {
         self.0.accept_uni().await
     }
 
-    /// Sends a piece on a stream of its own, without a copy, and waits until the peer has it.
-    /// When dropped before that, the stream is reset: a piece never ends early in silence.
-    pub(crate) async fn send_piece(
+    /// Begins a piece, on a stream of its own.
+    pub(crate) async fn begin_piece(
         &self,
-        header: PieceHeader,
-        mut bytes: Bytes,
+        header: &PieceHeader,
         priority: Priority,
         egress: &Limiter,
-    ) -> Result<(), SendPieceError> {
+    ) -> Result<PieceSender, SendPieceError> {
         let mut head = BytesMut::new();
-        Frame::Piece(header).encode(&mut head);
-        let mut stream = ResetOnDrop(self.0.open_uni().await?);
-        let mut head = head.freeze();
-        while !bytes.is_empty() {
-            let length = egress.take(priority, bytes.len().min(WRITE) as u32).await as usize;
-            stream.0.write_all_chunks(&mut [std::mem::take(&mut head), bytes.split_to(length)]).await?;
-        }
-        // Both are about a stream that the peer stopped: `stopped` says so.
-        let _ = stream.0.finish();
-        match stream.0.stopped().await {
-            Ok(None) => Ok(()),
-            Ok(Some(code)) if code == STREAM_DONE => Ok(()),
-            Ok(Some(_)) | Err(quinn::StoppedError::ZeroRttRejected) => Err(SendPieceError::Stopped),
-            Err(quinn::StoppedError::ConnectionLost(error)) => Err(error.into()),
-        }
+        Frame::Piece(*header).encode(&mut head);
+        let stream = ResetOnDrop(self.0.open_uni().await?);
+        Ok(PieceSender { stream, head: head.freeze(), priority, egress: egress.clone() })
     }
 
     /// Ends the connection at once, in both directions.
@@ -164,6 +150,29 @@ impl Link {
     /// Why the connection ended, if it has.
     pub(crate) fn end(&self) -> Option<quinn::ConnectionError> {
         self.0.close_reason()
+    }
+}
+
+impl PieceSender {
+    pub(crate) async fn send(&mut self, mut bytes: Bytes) -> Result<(), SendPieceError> {
+        while !bytes.is_empty() {
+            let wanted = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+            let length = self.egress.take(self.priority, wanted).await as usize;
+            let head = std::mem::take(&mut self.head);
+            self.stream.0.write_all_chunks(&mut [head, bytes.split_to(length)]).await?;
+        }
+        Ok(())
+    }
+
+    pub(crate) async fn finish(mut self) -> Result<(), SendPieceError> {
+        // Both are about a stream that the peer stopped: `stopped` says so.
+        let _ = self.stream.0.finish();
+        match self.stream.0.stopped().await {
+            Ok(None) => Ok(()),
+            Ok(Some(code)) if code == STREAM_DONE => Ok(()),
+            Ok(Some(_)) | Err(quinn::StoppedError::ZeroRttRejected) => Err(SendPieceError::Stopped),
+            Err(quinn::StoppedError::ConnectionLost(error)) => Err(error.into()),
+        }
     }
 }
 
@@ -194,7 +203,18 @@ pub(crate) enum Stop {
     Unwanted,
 }
 
+/// A piece that is being sent.
+#[derive(Debug)]
+pub(crate) struct PieceSender {
+    stream: ResetOnDrop,
+    /// Goes with the first bytes.
+    head: Bytes,
+    priority: Priority,
+    egress: Limiter,
+}
+
 /// quinn finishes a stream that is dropped, as if it were whole; a piece that is given up must not look so.
+#[derive(Debug)]
 struct ResetOnDrop(SendStream);
 
 impl Drop for ResetOnDrop {
@@ -254,9 +274,6 @@ const STREAM_DONE: VarInt = VarInt::from_u32(1);
 
 /// What any peer may send, whatever is configured here.
 const ETHERNET_PAYLOAD: u16 = 1472;
-
-/// Handed to quinn at once: as long as a piece is, unless the rate is limited.
-const WRITE: usize = 16 << 20;
 
 /// More was measured to bring nothing.
 const SOCKET_BUFFER: usize = 1 << 20;

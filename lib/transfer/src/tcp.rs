@@ -85,11 +85,19 @@ pub(crate) type Output = WriteHalf<Box<TlsStream<BufReader<TcpStream>>>>;
 #[derive(Debug)]
 pub(crate) struct Outgoing {
     pub(crate) header: PieceHeader,
-    pub(crate) bytes: Bytes,
+    /// Its bytes. If they end early, the rest does not go.
+    pub(crate) parts: mpsc::Receiver<Bytes>,
     pub(crate) priority: Priority,
     pub(crate) egress: Limiter,
     /// Closed when nobody wants it to go any more.
     pub(crate) sent: oneshot::Sender<()>,
+}
+
+/// A piece that is being sent.
+#[derive(Debug)]
+pub(crate) struct PieceSender {
+    parts: mpsc::Sender<Bytes>,
+    is_sent: oneshot::Receiver<()>,
 }
 
 impl std::fmt::Debug for Endpoint {
@@ -206,17 +214,18 @@ impl Link {
         self.0.round_trip
     }
 
-    pub(crate) async fn send_piece(
+    /// Begins a piece; it goes when those before it have gone.
+    pub(crate) async fn begin_piece(
         &self,
         header: PieceHeader,
-        bytes: Bytes,
         priority: Priority,
         egress: &Limiter,
-    ) -> Result<(), SendPieceError> {
+    ) -> Result<PieceSender, SendPieceError> {
+        let (parts, outgoing_parts) = mpsc::channel(PARTS);
         let (sent, is_sent) = oneshot::channel();
-        let outgoing = Outgoing { header, bytes, priority, egress: egress.clone(), sent };
+        let outgoing = Outgoing { header, parts: outgoing_parts, priority, egress: egress.clone(), sent };
         self.0.pieces.send(outgoing).await.map_err(|_| SendPieceError::Lost)?;
-        is_sent.await.map_err(|_| SendPieceError::Lost)
+        Ok(PieceSender { parts, is_sent })
     }
 
     pub(crate) fn close(&self, reason: CloseReason) {
@@ -233,6 +242,16 @@ impl Link {
     /// Until this side ends the connection.
     pub(crate) async fn ending(&self) {
         self.0.ending.cancelled().await;
+    }
+}
+
+impl PieceSender {
+    pub(crate) async fn send(&mut self, bytes: Bytes) -> Result<(), SendPieceError> {
+        self.parts.send(bytes).await.map_err(|_| SendPieceError::Lost)
+    }
+
+    pub(crate) async fn finish(self) -> Result<(), SendPieceError> {
+        self.is_sent.await.map_err(|_| SendPieceError::Lost)
     }
 }
 
@@ -278,8 +297,11 @@ const READ_BUFFER: usize = 64 << 10;
 /// Bytes that the kernel holds of a connection and has not sent: as much as a fast path sends until it is woken for more.
 const UNSENT: u32 = 256 << 10;
 
-/// Pieces that were read from the store and wait for their turn: the next one is there when the last has gone.
+/// Pieces that wait for their turn: the next one is there when the last has gone.
 const PIECES: usize = 1;
+
+/// Parts of one piece that wait: the next one is there when the last has gone.
+const PARTS: usize = 1;
 
 /// More probes than that find nothing out.
 const MAX_PROBES: u32 = 16;

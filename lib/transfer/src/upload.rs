@@ -63,15 +63,25 @@ impl Upload {
 
     async fn send(&self) -> Result<(), UploadError> {
         let (_, digest, piece) = self.key;
-        let bytes = match &self.entry {
-            Entry::Whole(blob) => blob.read_piece(piece).await?,
-            Entry::Partial(partial) => partial.read_piece(piece).await?,
-        };
-        let count = bytes.len();
-        let length = u32::try_from(count).expect("a piece has 16 MiB at most");
+        let length = self.entry.metainfo().geometry().piece(piece).map_or(0, |piece| piece.length);
         let header = PieceHeader { digest, piece, length };
-        self.link.send_piece(header, bytes, self.priority, &self.egress).await?;
-        self.metrics.bytes_sent.inc_by(count as u64);
+        let mut next = self.entry.read_part(piece, 0..PART).await?;
+        let mut sender = self.link.begin_piece(header, self.priority, &self.egress).await?;
+        let mut read = 0;
+        loop {
+            read += next.len() as u32;
+            sender.send(next).await?;
+            if read >= length {
+                break;
+            }
+            next = self.entry.read_part(piece, read..read + PART).await?;
+        }
+        sender.finish().await?;
+        self.metrics.bytes_sent.inc_by(length.into());
         Ok(())
     }
 }
+
+/// How much of a piece is read at once. Pieces of large blobs have 16 MiB, and dozens may be on their way out at a time; of
+/// each no more than three parts are in memory.
+const PART: u32 = 512 << 10;

@@ -6,16 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf as _, Bytes, BytesMut};
-use shoal_swarm::Priority;
 use tokio::io::{AsyncWrite, AsyncWriteExt as _};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::{Fault, WRITE_LENGTH, hear};
 use crate::arrival::Arrivals;
 use crate::frames::{FrameError, FrameReader};
-use crate::limit::Limiter;
 use crate::link::Lost;
 use crate::requests::Wanted;
 use crate::tcp::{Input, Line, Link, Outgoing, hang_up};
@@ -32,10 +30,19 @@ struct Incoming {
 
 /// A piece of which chunks go out.
 struct Sending {
-    left: Bytes,
-    priority: Priority,
-    egress: Limiter,
-    sent: oneshot::Sender<()>,
+    piece: Outgoing,
+    /// What of it was handed over and did not go yet.
+    part: Bytes,
+    /// Bytes that did not go yet.
+    left: usize,
+}
+
+/// What becomes of a piece that is being sent.
+enum Turn {
+    /// So many bytes go.
+    Go(usize),
+    /// The rest does not.
+    Drop,
 }
 
 /// What goes out.
@@ -220,52 +227,57 @@ impl<W: AsyncWrite + Unpin> Writer<W> {
     fn begin(&mut self, piece: Outgoing) {
         if !piece.sent.is_closed() {
             Frame::Piece(piece.header).encode(&mut self.frames);
-            let Outgoing { bytes: left, priority, egress, sent, .. } = piece;
-            self.sending = Some(Sending { left, priority, egress, sent });
+            let left = piece.header.length as usize;
+            self.sending = Some(Sending { piece, part: Bytes::new(), left });
         }
     }
 
     /// Writes the frames, and behind them the next chunk of the piece that is being sent.
     async fn write(&mut self, link: &Link) -> Result<(), Fault> {
         let mut chunk = Bytes::new();
-        match self.sending.take() {
-            Some(sending) if sending.sent.is_closed() => Frame::Dropped.encode(&mut self.frames),
-            Some(mut sending) => {
-                let length = self.wait_for_turn(&sending, link).await?;
-                chunk = sending.left.split_to(length);
-                if length > 0 {
+        if let Some(mut sending) = self.sending.take() {
+            match self.wait_for_turn(&mut sending, link).await? {
+                Turn::Go(length) => {
+                    chunk = sending.part.split_to(length);
+                    sending.left -= length;
                     Frame::Chunk(length as u32).encode(&mut self.frames);
+                    self.sending = Some(sending);
                 }
-                self.sending = Some(sending);
+                Turn::Drop => Frame::Dropped.encode(&mut self.frames),
             }
-            None => {}
         }
         within(self.patience, write_both(&mut self.output, &mut self.frames, chunk)).await?;
-        if let Some(sending) = self.sending.take_if(|sending| sending.left.is_empty()) {
+        if let Some(sending) = self.sending.take_if(|sending| sending.left == 0) {
             // An error means that whoever sent it has gone.
-            let _ = sending.sent.send(());
+            let _ = sending.piece.sent.send(());
         }
         Ok(())
     }
 
-    /// Until some bytes of the piece may go: how many. None, where the connection ends meanwhile or the piece is not wanted
-    /// any more. What is said meanwhile goes out.
-    async fn wait_for_turn(&mut self, sending: &Sending, link: &Link) -> Result<usize, Fault> {
+    /// Until some bytes of the piece are there and may go, or no more of it is to. What is said meanwhile goes out.
+    async fn wait_for_turn(&mut self, sending: &mut Sending, link: &Link) -> Result<Turn, Fault> {
         let Self { output, messages, frames, patience, .. } = self;
-        let wanted = sending.left.len().min(MAX_CHUNK_LENGTH) as u32;
-        let mut turn = pin!(sending.egress.take(sending.priority, wanted));
+        let Sending { piece: Outgoing { parts, priority, egress, sent, .. }, part, left } = sending;
+        let mut turn = pin!(async {
+            if part.is_empty() {
+                *part = parts.recv().await.filter(|part| !part.is_empty() && part.len() <= *left)?;
+            }
+            Some(egress.take(*priority, part.len().min(MAX_CHUNK_LENGTH) as u32).await)
+        });
+        let mut is_flushed = false;
         loop {
             tokio::select! {
                 biased;
-                length = &mut turn => return Ok(length as usize),
-                () = link.ending() => return Ok(0),
+                () = sent.closed() => return Ok(Turn::Drop),
+                length = &mut turn => return Ok(length.map_or(Turn::Drop, |length| Turn::Go(length as usize))),
+                () = link.ending() => return Ok(Turn::Drop),
                 Some(frame) = messages.recv() => frame.encode(frames),
+                // There is nothing to do but to wait: what went before is not to wait too.
+                () = std::future::ready(()), if !is_flushed => {}
             }
             within(*patience, write_both(output, frames, Bytes::new())).await?;
             within(*patience, output.flush()).await?;
-            if sending.sent.is_closed() {
-                return Ok(0);
-            }
+            is_flushed = true;
         }
     }
 

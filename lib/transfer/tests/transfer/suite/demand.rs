@@ -58,7 +58,9 @@ async fn a_small_range_moves_its_piece_and_nothing_else() {
     assert_eq!(rig.received(), MIB);
     // A second one waits for nothing but its own.
     rig.read(10 * MIB - 512, 10 * MIB + 512).await;
-    assert_eq!((rig.received(), rig.origin.transfer.stats().bytes_sent), (3 * MIB, 3 * MIB));
+    assert_eq!(rig.received(), 3 * MIB);
+    // The sender counts what it knows to have arrived.
+    until(|| rig.origin.transfer.stats().bytes_sent == 3 * MIB).await;
 }
 
 #[tokio::test]
