@@ -4,6 +4,7 @@
 //! No I/O and no clock live here.
 
 pub mod bitfield;
+pub mod buffer;
 pub mod codec;
 pub mod digest;
 pub mod metainfo;
@@ -12,6 +13,7 @@ pub mod peer;
 pub mod piece;
 
 pub use bitfield::Bitfield;
+pub use buffer::Buffer;
 pub use digest::{Algorithm, Digest, DigestError, Digester};
 pub use metainfo::{Metainfo, MetainfoBuilder, MetainfoError, PieceHash, Proof, SignedMetainfo};
 pub use name::{NameError, Reference, RepositoryName, Tag};

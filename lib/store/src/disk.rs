@@ -11,7 +11,7 @@ use bytes::Bytes;
 use rustix::buffer::spare_capacity;
 use rustix::fs::{FallocateFlags, fallocate, statvfs};
 use rustix::io::{Errno, pread, retry_on_intr};
-use shoal_core::Piece;
+use shoal_core::{Buffer, Piece};
 
 /// The file system refused something.
 #[derive(Debug, thiserror::Error)]
@@ -128,16 +128,16 @@ pub(crate) fn write_at(file: &File, path: &Path, bytes: &[u8], offset: u64) -> R
 
 /// Exactly `length` bytes from `offset` on.
 pub(crate) fn read_at(file: &File, offset: u64, length: usize) -> io::Result<Bytes> {
-    let mut buffer = Vec::with_capacity(length);
+    let mut buffer = Buffer::with_capacity(length);
     while buffer.len() < length {
         let at = offset + buffer.len() as u64;
-        if retry_on_intr(|| pread(file, spare_capacity(&mut buffer), at))? == 0 {
+        if retry_on_intr(|| pread(file, spare_capacity(&mut *buffer), at))? == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
     }
     // The allocator may have given more room than was asked for, and that was read too.
     buffer.truncate(length);
-    Ok(buffer.into())
+    Ok(buffer.freeze())
 }
 
 /// Some bytes of a piece, by their place in it; what is beyond its end is left out.

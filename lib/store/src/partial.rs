@@ -45,6 +45,8 @@ pub(crate) struct Inner {
     pub(crate) unsaved: Unsaved,
     /// One for each piece that may be checked and written at a time.
     lanes: Arc<Semaphore>,
+    /// The kernel lets one thread at a time write to a file, and those who wait for it there spin.
+    writing: Mutex<()>,
     durability: Mutex<Durability>,
     demand: Arc<Demand>,
 }
@@ -137,6 +139,7 @@ impl Partial {
             progress: watch::Sender::new(progress),
             unsaved: Unsaved::default(),
             lanes: Arc::new(Semaphore::new(LANES)),
+            writing: Mutex::default(),
             durability: Mutex::new(Durability::Kept),
             demand: Arc::default(),
         }))
@@ -291,8 +294,10 @@ impl Inner {
         if self.progress.borrow().pieces().contains(index) {
             return Ok(Written::Duplicate);
         }
-        self.write_or_make_room(bytes, piece.offset)
-            .map_err(|source| WriteError::of_disk(digest, index, source))?;
+        let writing = locked(&self.writing);
+        let written = self.write_or_make_room(bytes, piece.offset);
+        drop(writing);
+        written.map_err(|source| WriteError::of_disk(digest, index, source))?;
         Ok(self.mark(piece))
     }
 
@@ -365,7 +370,7 @@ impl Inner {
     }
 }
 
-/// The kernel lets one thread at a time write to a file, and the others spin for it: while one writes, another hashes.
+/// While one is written, another is hashed.
 const LANES: usize = 2;
 
 impl WriteError {

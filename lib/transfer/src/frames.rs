@@ -44,7 +44,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
     }
 
     /// Appends so many bytes behind the frame that was taken to `out`.
-    pub(crate) async fn read_into(&mut self, out: &mut BytesMut, length: usize) -> Result<(), FrameError> {
+    pub(crate) async fn read_into(&mut self, out: &mut Vec<u8>, length: usize) -> Result<(), FrameError> {
         let begun = self.buffer.split_to(length.min(self.buffer.len()));
         out.extend_from_slice(&begun);
         let mut left = length - begun.len();
@@ -137,7 +137,7 @@ mod tests {
         frame(3).encode(&mut bytes);
         let mut input = FrameReader::new(&bytes[..]);
         input.next().await.unwrap();
-        let mut raw = BytesMut::new();
+        let mut raw = Vec::new();
         input.read_into(&mut raw, 5000).await.unwrap();
         assert_eq!(raw, [1; 5000][..]);
         assert_eq!(input.next().await.unwrap(), Some(frame(2)));

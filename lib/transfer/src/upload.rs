@@ -65,16 +65,12 @@ impl Upload {
         let (_, digest, piece) = self.key;
         let length = self.entry.metainfo().geometry().piece(piece).map_or(0, |piece| piece.length);
         let header = PieceHeader { digest, piece, length };
-        let mut next = self.entry.read_part(piece, 0..PART).await?;
         let mut sender = self.link.begin_piece(header, self.priority, &self.egress).await?;
-        let mut read = 0;
-        loop {
-            read += next.len() as u32;
-            sender.send(next).await?;
-            if read >= length {
-                break;
-            }
-            next = self.entry.read_part(piece, read..read + PART).await?;
+        let mut sent = 0;
+        while sent < length {
+            let part = self.entry.read_part(piece, sent..sent + PART).await?;
+            sent += part.len() as u32;
+            sender.send(part).await?;
         }
         sender.finish().await?;
         self.metrics.bytes_sent.inc_by(length.into());
@@ -82,6 +78,6 @@ impl Upload {
     }
 }
 
-/// How much of a piece is read at once. Pieces of large blobs have 16 MiB, and dozens may be on their way out at a time; of
-/// each no more than three parts are in memory.
-const PART: u32 = 512 << 10;
+/// How much of a piece is read at once: all of most. Pieces of large blobs have 16 MiB, and dozens may be on their way out at a
+/// time; of each no more than three parts are in memory.
+const PART: u32 = 1 << 20;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf as _, Bytes, BytesMut};
+use shoal_core::Buffer;
 use tokio::io::{AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -24,7 +25,7 @@ struct Incoming {
     header: PieceHeader,
     /// `None` where nobody needs it (any more): its bytes are left out.
     wanted: Option<Wanted>,
-    bytes: BytesMut,
+    bytes: Buffer,
     left: usize,
 }
 
@@ -150,7 +151,7 @@ impl Incoming {
     fn begin(arrivals: &Arrivals, header: PieceHeader) -> Result<Self, Fault> {
         let wanted = arrivals.begin(&header)?;
         let left = header.length as usize;
-        let bytes = if wanted.is_some() { BytesMut::with_capacity(left) } else { BytesMut::new() };
+        let bytes = if wanted.is_some() { Buffer::with_capacity(left) } else { Buffer::default() };
         // One that is left out has the length that it claims: at most 4 GiB, of which nothing is kept.
         Ok(Self { header, wanted, bytes, left })
     }
@@ -176,7 +177,7 @@ impl Incoming {
                 self.wanted = Some(wanted);
             }
             None => {
-                (self.wanted, self.bytes) = (None, BytesMut::new());
+                (self.wanted, self.bytes) = (None, Buffer::default());
                 input.skip(length).await?;
             }
         }

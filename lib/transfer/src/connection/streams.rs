@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt as _;
 use quinn::{RecvStream, SendStream};
+use shoal_core::Buffer;
 use tokio::io::AsyncReadExt as _;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -147,11 +148,11 @@ async fn read_body(
     if start.len() > length {
         return Err(wrong_end());
     }
-    let mut bytes = BytesMut::with_capacity(length);
+    let mut bytes = Buffer::with_capacity(length);
     bytes.extend_from_slice(&start);
     let mut rest = (&mut stream).take((length - start.len()) as u64);
     while bytes.len() < length {
-        match rest.read_buf(&mut bytes).await {
+        match rest.read_buf(&mut *bytes).await {
             Ok(0) => return Err(wrong_end()),
             Ok(read) => arrivals.pace(wanted, read).await,
             Err(error) if is_reset(&error) => return Ok(Body::Reset),
