@@ -25,7 +25,18 @@ impl Buffer {
     #[must_use]
     pub fn with_capacity(capacity: usize) -> Self {
         let pooled = if capacity >= LEAST { pool().take(capacity) } else { None };
-        Self(pooled.unwrap_or_else(|| Vec::with_capacity(capacity)))
+        let mut buffer = pooled.unwrap_or_else(|| Vec::with_capacity(capacity));
+        buffer.clear();
+        Self(buffer)
+    }
+
+    /// One of so many bytes; which ones is not said.
+    #[must_use]
+    pub fn of_length(length: usize) -> Self {
+        let pooled = if length >= LEAST { pool().take(length) } else { None };
+        let mut buffer = pooled.unwrap_or_default();
+        buffer.resize(length, 0);
+        Self(buffer)
     }
 
     /// Its bytes, to be shared without a copy. The memory goes back when the last share is dropped.
@@ -72,9 +83,9 @@ impl Pool {
         Some(buffer)
     }
 
-    fn give_back(&mut self, mut buffer: Vec<u8>) {
+    /// What is in it stays, so that whoever takes it next need not clear it.
+    fn give_back(&mut self, buffer: Vec<u8>) {
         if self.bytes + buffer.capacity() <= MAX_KEPT {
-            buffer.clear();
             self.bytes += buffer.capacity();
             self.free.push(buffer);
         }
@@ -108,7 +119,7 @@ mod tests {
         assert_eq!(pool.take((1 << 20) + 1), None);
         assert_eq!(pool.take((1 << 19) - 1), None);
         let again = pool.take(1 << 19).unwrap();
-        assert!(again.is_empty() && again.capacity() >= 1 << 20);
+        assert!(again.capacity() >= 1 << 20);
         assert_eq!((pool.free.len(), pool.bytes), (0, 0));
     }
 
@@ -120,6 +131,14 @@ mod tests {
         }
         pool.give_back(Vec::with_capacity(MAX_KEPT + 1));
         assert_eq!((pool.free.len(), pool.bytes), (8, MAX_KEPT));
+    }
+
+    #[test]
+    fn one_has_the_length_that_was_asked_for_whatever_was_in_it() {
+        drop(Buffer(vec![1; 200_000]));
+        assert_eq!(Buffer::of_length(150_000).len(), 150_000);
+        assert!(Buffer::with_capacity(150_000).is_empty());
+        assert_eq!(Buffer::of_length(3).as_ref(), [0; 3]);
     }
 
     #[test]

@@ -18,6 +18,7 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulConnection;
+use rustix::net::sockopt::set_tcp_congestion;
 use rustls::ServerConnection;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -94,6 +95,10 @@ impl Front {
     async fn attend_client(&self, stream: TcpStream, remote: SocketAddr) -> Result<(), ConnectionError> {
         // Answers are written whole; to wait for more would only delay them.
         stream.set_nodelay(true)?;
+        if remote.ip().to_canonical().is_loopback() {
+            // A default that paces (BBR) halves what loopback carries. An error means that the kernel has no other.
+            let _ = set_tcp_congestion(&stream, "cubic");
+        }
         match &self.tls {
             None => self.attend_plain(stream, remote).await,
             Some(tls) => self.attend_tls(tls, stream, remote).await,

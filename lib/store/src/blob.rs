@@ -2,7 +2,7 @@
 //!
 //! A reader holds its own descriptor, so a delete does not cut it, and it pins the blob, so that none is evicted under it.
 //! A piece for a peer opens the file anew: that takes a microsecond beside some hundred for the copy of a MiB, and no table
-//! of open files needs a limit. The kernel gets no advice on what is read next: measured, it made no difference.
+//! of open files needs a limit.
 
 use std::fs::File;
 use std::io;
@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use shoal_core::{Digest, Metainfo, PieceIndex, SignedMetainfo};
+use shoal_core::{Digest, Metainfo, Piece, PieceIndex, SignedMetainfo};
 
 use crate::disk::{self, blocking};
 use crate::layout::Layout;
@@ -73,8 +73,13 @@ impl Blob {
 
     /// Some of them (clamped), by their place in the piece.
     pub async fn read_part(&self, piece: PieceIndex, part: Range<u32>) -> Result<Bytes, ReadError> {
-        let blob = self.clone();
-        blocking(move || blob.read_part_blocking(piece, part)).await
+        let digest = self.digest();
+        let whole = self.metainfo().geometry().piece(piece);
+        let whole = whole.ok_or(ReadError::NoSuchPiece { digest, piece })?;
+        let pin = self.pin()?;
+        let file = self.open()?;
+        self.save_usage_soon();
+        read_part(file.into(), pin, whole, part).await.map_err(|source| ReadError::Disk { digest, source })
     }
 
     /// When its file last changed, in bytes or in place: not before the blob entered the store, so that whoever collects
@@ -128,18 +133,28 @@ impl Blob {
             _ => ReadError::Disk { digest: self.digest(), source },
         }
     }
+}
 
-    fn read_part_blocking(&self, index: PieceIndex, part: Range<u32>) -> Result<Bytes, ReadError> {
-        let digest = self.digest();
-        let piece = self.metainfo().geometry().piece(index);
-        let piece = piece.ok_or(ReadError::NoSuchPiece { digest, piece: index })?;
-        let _pin = self.pin()?;
-        let file = self.open()?;
-        if let Some(used) = self.0.usage.save_due() {
-            self.save_usage(used);
-        }
-        disk::read_part(&file, &piece, part).map_err(|source| ReadError::Disk { digest, source })
+/// Some bytes of a piece, by their place in it; what is beyond its end is left out. What has to come from the disk is read on
+/// a thread that may wait for it.
+pub(crate) async fn read_part(
+    file: Arc<File>,
+    pin: Pin,
+    piece: Piece,
+    part: Range<u32>,
+) -> io::Result<Bytes> {
+    let (start, end) = (part.start.min(piece.length), part.end.min(piece.length));
+    let (offset, length) = (piece.offset + u64::from(start), end.saturating_sub(start) as usize);
+    if let Some(bytes) = disk::try_read_at(&file, offset, length)? {
+        return Ok(bytes);
     }
+    let read = move || {
+        let _pin = pin;
+        let read = disk::read_at(&file, offset, length);
+        disk::advise(&file, offset + length as u64);
+        read
+    };
+    blocking(read).await
 }
 
 #[cfg(test)]

@@ -1,17 +1,17 @@
 //! What the store asks of a file system, each call with the path in its error. All of it blocks: call it on blocking threads.
 
 use std::fs::{DirBuilder, File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::ops::Range;
+use std::io::{self, IoSliceMut, Read, Write};
+use std::num::NonZeroU64;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use bytes::Bytes;
 use rustix::buffer::spare_capacity;
-use rustix::fs::{FallocateFlags, fallocate, statvfs};
-use rustix::io::{Errno, pread, retry_on_intr};
-use shoal_core::{Buffer, Piece};
+use rustix::fs::{Advice, FallocateFlags, fadvise, fallocate, statvfs};
+use rustix::io::{Errno, ReadWriteFlags, pread, preadv2, retry_on_intr};
+use shoal_core::Buffer;
 
 /// The file system refused something.
 #[derive(Debug, thiserror::Error)]
@@ -140,11 +140,31 @@ pub(crate) fn read_at(file: &File, offset: u64, length: usize) -> io::Result<Byt
     Ok(buffer.freeze())
 }
 
-/// Some bytes of a piece, by their place in it; what is beyond its end is left out.
-pub(crate) fn read_part(file: &File, piece: &Piece, part: Range<u32>) -> io::Result<Bytes> {
-    let (start, end) = (part.start.min(piece.length), part.end.min(piece.length));
-    read_at(file, piece.offset + u64::from(start), end.saturating_sub(start) as usize)
+/// The same where nothing of it has to come from the disk, so on any thread; nothing where it has to, or where the file system
+/// cannot tell.
+pub(crate) fn try_read_at(file: &File, offset: u64, length: usize) -> io::Result<Option<Bytes>> {
+    let mut buffer = Buffer::of_length(length);
+    let mut read = 0;
+    while read < length {
+        let at = offset + read as u64;
+        let rest = &mut [IoSliceMut::new(&mut buffer[read..])];
+        match retry_on_intr(|| preadv2(file, rest, at, ReadWriteFlags::NOWAIT)) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(more) => read += more,
+            Err(Errno::AGAIN | Errno::OPNOTSUPP | Errno::NOSYS) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(Some(buffer.freeze()))
 }
+
+/// Asks the kernel for what is likely read next. It is only advice: an error means that it is not taken.
+pub(crate) fn advise(file: &File, offset: u64) {
+    let _ = fadvise(file, offset, NonZeroU64::new(AHEAD), Advice::WillNeed);
+}
+
+/// What a disk is to be busy with while a reader takes what it has: a few milliseconds of a fast one.
+const AHEAD: u64 = 1 << 20;
 
 /// A small file as a whole; one longer than `limit` is refused before it is read.
 pub(crate) fn read_small(path: &Path, limit: usize) -> Result<Bytes, DiskError> {

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use shoal_core::{Bitfield, Digest, Metainfo, Piece, PieceHash, PieceIndex, SignedMetainfo};
 use tokio::sync::{Semaphore, oneshot, watch};
 
-use crate::blob::Blob;
+use crate::blob::{Blob, read_part};
 use crate::checkpoint::Unsaved;
 use crate::commit::CommitError;
 use crate::config::Verify;
@@ -200,12 +200,7 @@ impl Partial {
         }
         let file = self.0.readable().map_err(|why| ReadError::of_gone(digest, why))?;
         let pin = self.0.usage.pin().ok_or(ReadError::Gone { digest })?;
-        let read = blocking(move || {
-            let _pin = pin;
-            disk::read_part(&file, &piece, part)
-        });
-        let read = read.await;
-        read.map_err(|source| ReadError::Disk { digest, source })
+        read_part(file, pin, piece, part).await.map_err(|source| ReadError::Disk { digest, source })
     }
 
     /// In-order reader of a byte range (clamped); waits for pieces. Goes on across commit.

@@ -1,8 +1,9 @@
-//! In-order bytes of a blob, whole or still arriving: it waits for pieces, reads at most one chunk ahead, and holds at
-//! most two chunks in memory. Every byte is of a whole blob or of a marked piece.
+//! In-order bytes of a blob, whole or still arriving: it waits for pieces, and holds one chunk in memory. Every byte is of a
+//! whole blob or of a marked piece.
 //!
 //! It keeps its file open: a commit or a delete of the blob does not touch it. It pins the blob: none is evicted under it.
-//! Reads run on blocking threads.
+//! What is in the page cache is copied on the thread that asks, what is not is read on a blocking one: a change of threads
+//! costs as much as the copy.
 
 use std::fs::File;
 use std::io;
@@ -26,10 +27,10 @@ use crate::usage::Pin;
 #[derive(Debug)]
 pub struct BlobReader {
     digest: Digest,
-    /// What was not read yet; the read ahead counts as read.
+    /// What was not read yet; what is being read counts as read.
     left: Range<u64>,
     source: Source,
-    ahead: Option<JoinHandle<io::Result<Bytes>>>,
+    from_disk: Option<JoinHandle<io::Result<Bytes>>>,
     /// `None` only where there is nothing to read.
     _pin: Option<Pin>,
 }
@@ -125,7 +126,7 @@ impl BlobReader {
             Ok((file, pin)) => (Source::Whole(Arc::new(file)), Some(pin)),
             Err(error) => (Source::Broken(error), None),
         };
-        Self { digest, left: clamped(range, length), source, ahead: None, _pin: pin }
+        Self { digest, left: clamped(range, length), source, from_disk: None, _pin: pin }
     }
 
     pub(crate) fn of_partial(partial: &Partial, range: Range<u64>) -> Self {
@@ -133,7 +134,7 @@ impl BlobReader {
         let left = clamped(range, geometry.length());
         let Some(pin) = partial.0.usage.pin() else {
             let source = Source::Broken(ReadError::Gone { digest });
-            return Self { digest, left, source, ahead: None, _pin: None };
+            return Self { digest, left, source, from_disk: None, _pin: None };
         };
         let progress = partial.0.progress.subscribe();
         let known_failures = progress.borrow().failures();
@@ -145,7 +146,7 @@ impl BlobReader {
             is_complete: left == (0..geometry.length()),
             known_failures,
         });
-        Self { digest, left, source, ahead: None, _pin: Some(pin) }
+        Self { digest, left, source, from_disk: None, _pin: Some(pin) }
     }
 
     /// Whether the blob went between its look-up and this reader's making: look it up again.
@@ -171,38 +172,46 @@ impl BlobReader {
     }
 
     async fn try_next(&mut self) -> Result<Option<Bytes>, ReadError> {
-        while self.ahead.is_none() {
+        while self.from_disk.is_none() {
             match self.source.look(self.digest, &self.left)? {
-                Next::Read(file, range) => self.start(file, range),
+                Next::Read(file, range) => {
+                    let length = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
+                    let read = disk::try_read_at(&file, range.start, length);
+                    let read = read.map_err(|source| ReadError::Disk { digest: self.digest, source })?;
+                    if let Some(bytes) = read {
+                        self.advance(range.end);
+                        return Ok(Some(bytes));
+                    }
+                    self.start(file, range);
+                }
                 Next::Wait => self.source.changed(self.digest).await?,
                 Next::End => return Ok(None),
             }
         }
-        let Some(read) = &mut self.ahead else { return Ok(None) };
+        let Some(read) = &mut self.from_disk else { return Ok(None) };
         let read = read.await;
-        self.ahead = None;
+        self.from_disk = None;
         let bytes = read.map_err(io::Error::other).and_then(|read| read);
         let bytes = bytes.map_err(|source| ReadError::Disk { digest: self.digest, source })?;
-        self.read_ahead();
         Ok(Some(bytes))
     }
 
-    /// Begins the next read if its bytes are there; an error is kept for the next call.
-    fn read_ahead(&mut self) {
-        match self.source.look(self.digest, &self.left) {
-            Ok(Next::Read(file, range)) => self.start(file, range),
-            Ok(Next::Wait | Next::End) => {}
-            Err(error) => self.source = Source::Broken(error),
-        }
+    /// Begins a read of what has to come from the disk.
+    fn start(&mut self, file: Arc<File>, range: Range<u64>) {
+        self.advance(range.end);
+        let length = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
+        self.from_disk = Some(tokio::task::spawn_blocking(move || {
+            let read = disk::read_at(&file, range.start, length);
+            disk::advise(&file, range.end);
+            read
+        }));
     }
 
-    fn start(&mut self, file: Arc<File>, range: Range<u64>) {
-        self.left.start = range.end;
+    fn advance(&mut self, to: u64) {
+        self.left.start = to;
         if let Source::Arriving(arriving) = &mut self.source {
             arriving.position.move_to(arriving.geometry.pieces_of(self.left.clone()));
         }
-        let length = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
-        self.ahead = Some(tokio::task::spawn_blocking(move || disk::read_at(&file, range.start, length)));
     }
 }
 
@@ -272,5 +281,5 @@ fn clamped(range: Range<u64>, length: u64) -> Range<u64> {
     range.start.min(end)..end
 }
 
-/// What one read takes: long enough to be worth a thread switch, short enough that two of them a reader cost nothing.
+/// What one read takes: long enough to be worth a system call, short enough to stay in a processor's cache until it is sent.
 const CHUNK: u64 = 256 << 10;

@@ -78,6 +78,6 @@ impl Upload {
     }
 }
 
-/// How much of a piece is read at once: all of most. Pieces of large blobs have 16 MiB, and dozens may be on their way out at a
-/// time; of each no more than three parts are in memory.
-const PART: u32 = 1 << 20;
+/// How much of a piece is read at once: what stays in a processor's cache until it is encrypted. Pieces have up to 16 MiB, and
+/// dozens may be on their way out at a time; of each no more than three parts are in memory.
+const PART: u32 = 256 << 10;
