@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
-use futures_util::future::{OptionFuture, Shared};
+use futures_util::future::{OptionFuture, Shared, join_all};
 use lru::LruCache;
 use shoal_control::{ControlError, Found, TrackerClient};
 use shoal_core::{Digest, PeerAddress, RepositoryName};
@@ -20,7 +20,7 @@ use shoal_identity::Identity;
 use shoal_store::{Entry, Evictions, Partial, Store};
 use shoal_transfer::{Fetch, FetchEvent, Transfer, Want};
 use tokio::runtime::Handle;
-use tokio::time::sleep_until;
+use tokio::time::{sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -99,6 +99,8 @@ impl Fetches {
     /// How many fetches of what is read may wait for their next reader: one more ends at once, as if nobody were to come. A
     /// host that mounts a few images lazily has some hundred layers.
     const MAX_RESTING: usize = 256;
+    /// How long those that rest may take to make way for a blob that needs their room. It is a change of tasks.
+    const MAKE_WAY: Duration = Duration::from_secs(2);
 
     pub(crate) fn new(
         store: Store,
@@ -237,6 +239,9 @@ impl Fetches {
             Some(verified) => verified,
             None => self.find(repository, digest).await?,
         };
+        if !self.0.store.has_room(verified.length()).await {
+            self.end_rests().await;
+        }
         let entry = self.0.store.create(&verified.0.metainfo).await;
         let entry = entry.map_err(|error| FetchError::Failed(causes(&error).into()))?;
         match entry {
@@ -306,9 +311,20 @@ impl Fetches {
 
     /// When a fetch that rests has done so for long; at once if too many rest.
     fn rest_ends(&self, interest: &Interest) -> Option<tokio::time::Instant> {
-        let since = interest.rests_since()?;
         let crowded = resting(&self.active()) > Self::MAX_RESTING;
-        Some(if crowded { since } else { since + self.0.idle_timeout })
+        interest.rest_ends(if crowded { Duration::ZERO } else { self.0.idle_timeout })
+    }
+
+    /// Ends what rests, so that the store may give it up.
+    async fn end_rests(&self) {
+        let resting: Vec<_> = {
+            let active = self.active();
+            let interests = active.values().map(|active| active.interest.clone());
+            interests.filter(|interest| interest.make_way()).collect()
+        };
+        let ends = join_all(resting.iter().map(|interest| interest.ended()));
+        // One that is read again by now does not end.
+        let _ = timeout(Self::MAKE_WAY, ends).await;
     }
 
     /// Ends a fetch that nobody reads; gives back one that somebody came to just now. Whoever comes after that begins anew.

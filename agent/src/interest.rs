@@ -4,6 +4,7 @@
 //! look-up and its first byte.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use shoal_transfer::Want;
 use tokio::sync::watch;
@@ -19,6 +20,8 @@ struct State {
     readers: usize,
     /// When the last reader left, or the fetch began.
     left_at: Instant,
+    /// Whether what nobody reads is in somebody's way.
+    is_in_the_way: bool,
 }
 
 /// One reader's interest; ends when dropped.
@@ -32,7 +35,12 @@ pub(crate) struct Changes(watch::Receiver<State>);
 impl Interest {
     /// Nobody reads yet.
     pub(crate) fn new(want: Want) -> Arc<Self> {
-        Arc::new(Self(watch::Sender::new(State { want, readers: 0, left_at: Instant::now() })))
+        Arc::new(Self(watch::Sender::new(State {
+            want,
+            readers: 0,
+            left_at: Instant::now(),
+            is_in_the_way: false,
+        })))
     }
 
     /// One reader more, who wants that much; what others want stays wanted.
@@ -40,6 +48,7 @@ impl Interest {
         self.0.send_modify(|state| {
             state.want = state.want.max(want);
             state.readers += 1;
+            state.is_in_the_way = false;
         });
         Reading(self.clone())
     }
@@ -51,12 +60,37 @@ impl Interest {
 
     /// Since when nobody reads a blob of which only what is read is wanted; `None` if that is not so.
     pub(crate) fn rests_since(&self) -> Option<Instant> {
-        let State { want, readers, left_at } = *self.0.borrow();
-        (want == Want::Read && readers == 0).then_some(left_at)
+        self.0.borrow().rests_since()
+    }
+
+    /// When a rest that may take so long ends: at once, where it is in the way.
+    pub(crate) fn rest_ends(&self, patience: Duration) -> Option<Instant> {
+        let state = *self.0.borrow();
+        let since = state.rests_since()?;
+        Some(if state.is_in_the_way { since } else { since + patience })
+    }
+
+    /// Ends a rest: others need its place. Says whether there is one.
+    pub(crate) fn make_way(&self) -> bool {
+        self.0.send_if_modified(|state| {
+            state.is_in_the_way |= state.rests_since().is_some();
+            state.is_in_the_way
+        })
+    }
+
+    /// Until nobody hears of changes any more: the fetch has ended.
+    pub(crate) async fn ended(&self) {
+        self.0.closed().await;
     }
 
     pub(crate) fn changes(&self) -> Changes {
         Changes(self.0.subscribe())
+    }
+}
+
+impl State {
+    fn rests_since(&self) -> Option<Instant> {
+        (self.want == Want::Read && self.readers == 0).then_some(self.left_at)
     }
 }
 
@@ -82,6 +116,18 @@ impl Drop for Reading {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_rest_makes_way_at_once_and_what_is_read_does_not() {
+        let (interest, hour) = (Interest::new(Want::Read), Duration::from_secs(3600));
+        assert!(interest.rest_ends(hour).unwrap() > Instant::now());
+        assert!(interest.make_way());
+        assert!(interest.rest_ends(hour).unwrap() <= Instant::now());
+        let reading = interest.join(Want::Read);
+        assert!(!interest.make_way());
+        drop(reading);
+        assert!(interest.rest_ends(hour).unwrap() > Instant::now());
+    }
 
     #[test]
     fn a_fetch_rests_while_nobody_reads_and_never_once_all_was_wanted() {

@@ -117,6 +117,19 @@ async fn a_pull_that_needs_room_works_while_another_blob_is_read() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn blobs_of_which_ranges_were_read_make_room_for_a_pull() {
+    let cluster = Processes::start().await;
+    let agent = cluster.agent_with("agent", "capacity = \"40MiB\"\n", "").await;
+    for seed in 80..83 {
+        let path = blob_path(&push(&cluster, 12 * MIB, seed).await.digest);
+        let response = agent.client().get_range(&path, "bytes=0-9").await.unwrap();
+        assert_eq!(response.bytes().await.unwrap().len(), 10);
+    }
+    pull(&agent, push(&cluster, 24 * MIB, 83).await).await;
+    assert_eq!(agent.metric("shoal_store_refusals_total").await, 0.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_agent_that_trusts_its_origins_pulls_as_well() {
     let cluster = Processes::start().await;
     let layer = push(&cluster, 16 * MIB, 71).await;

@@ -129,6 +129,14 @@ impl Space {
         admitted
     }
 
+    /// Whether an entry of that length would come in now, others given up for it if need be. Blocks.
+    pub(crate) fn has_room(&self, length: u64) -> bool {
+        let Some(cache) = &self.cache else { return true };
+        // Whoever brings it hears of what is wrong with the disk.
+        let Ok(levels) = self.levels(&cache.limits) else { return true };
+        levels.admits(length) || levels.admit(length, self.index.candidates(), self.clock.tick()).is_ok()
+    }
+
     /// The disk is full, whatever it said of itself: gives up as much as is needed. Says whether that was anything.
     pub(crate) fn relieve(&self, length: u64) -> bool {
         let Some(cache) = &self.cache else { return false };

@@ -170,6 +170,12 @@ impl Store {
         blocking(move || store.create_blocking(&signed)).await
     }
 
+    /// Whether a blob of that length would come in now, others given up for it if need be. Another may be quicker.
+    pub async fn has_room(&self, length: u64) -> bool {
+        let space = self.space.clone();
+        blocking(move || space.has_room(length)).await
+    }
+
     /// Takes a finished file into the store (moves it): SHA checked and pieces hashed in one pass, metainfo signed by `sign`.
     /// If the blob is whole already the file is removed and the blob returned. On any error the file stays where it is.
     ///
