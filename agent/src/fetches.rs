@@ -17,7 +17,7 @@ use lru::LruCache;
 use shoal_control::{ControlError, Found, TrackerClient};
 use shoal_core::{Digest, PeerAddress, RepositoryName};
 use shoal_identity::Identity;
-use shoal_store::{Entry, Evictions, Partial, Store};
+use shoal_store::{CreateError, Entry, Evictions, Partial, Store};
 use shoal_transfer::{Fetch, FetchEvent, Transfer, Want};
 use tokio::runtime::Handle;
 use tokio::time::{sleep_until, timeout};
@@ -59,6 +59,7 @@ struct Inner {
     holdings: Holdings,
     /// The node's: requests run on others, which they may leave at any time.
     runtime: Handle,
+    admission: tokio::sync::Mutex<()>,
     active: Mutex<HashMap<Digest, Active>>,
     found: Mutex<LruCache<Digest, (Verified, Instant)>>,
     tasks: TaskTracker,
@@ -116,6 +117,7 @@ impl Fetches {
             tracker,
             identity,
             holdings,
+            admission: tokio::sync::Mutex::default(),
             active: Mutex::default(),
             found: Mutex::new(LruCache::new(Self::MAX_FOUND)),
             runtime: Handle::current(),
@@ -239,10 +241,7 @@ impl Fetches {
             Some(verified) => verified,
             None => self.find(repository, digest).await?,
         };
-        if !self.0.store.has_room(verified.length()).await {
-            self.end_rests().await;
-        }
-        let entry = self.0.store.create(&verified.0.metainfo).await;
+        let entry = self.make_room_and_create(&verified).await;
         let entry = entry.map_err(|error| FetchError::Failed(causes(&error).into()))?;
         match entry {
             Entry::Whole(blob) => Ok((Entry::Whole(blob), None)),
@@ -251,6 +250,15 @@ impl Fetches {
                 Ok((Entry::Partial(partial), Some(fetch)))
             }
         }
+    }
+
+    /// One at a time, or two would count on the same room.
+    async fn make_room_and_create(&self, verified: &Verified) -> Result<Entry, CreateError> {
+        let _alone = self.0.admission.lock().await;
+        if !self.0.store.has_room(verified.length()).await {
+            self.end_rests().await;
+        }
+        self.0.store.create(&verified.0.metainfo).await
     }
 
     async fn fetch(
