@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
-use futures_util::future::{OptionFuture, Shared, join_all};
+use futures_util::future::{OptionFuture, Shared};
 use lru::LruCache;
 use shoal_control::{ControlError, Found, TrackerClient};
 use shoal_core::{Digest, PeerAddress, RepositoryName};
@@ -20,7 +20,8 @@ use shoal_identity::Identity;
 use shoal_store::{CreateError, Entry, Evictions, Partial, Store};
 use shoal_transfer::{Fetch, FetchEvent, Transfer, Want};
 use tokio::runtime::Handle;
-use tokio::time::{sleep_until, timeout};
+use tokio::sync::Notify;
+use tokio::time::{sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -60,6 +61,8 @@ struct Inner {
     /// The node's: requests run on others, which they may leave at any time.
     runtime: Handle,
     admission: tokio::sync::Mutex<()>,
+    /// Rings whoever waits for room when a fetch has ended.
+    ended: Notify,
     active: Mutex<HashMap<Digest, Active>>,
     found: Mutex<LruCache<Digest, (Verified, Instant)>>,
     tasks: TaskTracker,
@@ -100,8 +103,9 @@ impl Fetches {
     /// How many fetches of what is read may wait for their next reader: one more ends at once, as if nobody were to come. A
     /// host that mounts a few images lazily has some hundred layers.
     const MAX_RESTING: usize = 256;
-    /// How long those that rest may take to make way for a blob that needs their room. It is a change of tasks.
-    const MAKE_WAY: Duration = Duration::from_secs(2);
+    /// How long a blob may wait for room that is about to be there. 3 s: a disk that takes longer to sync is in trouble, and a
+    /// runtime is to turn to its next mirror within 5.
+    const MAKE_WAY: Duration = Duration::from_secs(3);
 
     pub(crate) fn new(
         store: Store,
@@ -118,6 +122,7 @@ impl Fetches {
             identity,
             holdings,
             admission: tokio::sync::Mutex::default(),
+            ended: Notify::new(),
             active: Mutex::default(),
             found: Mutex::new(LruCache::new(Self::MAX_FOUND)),
             runtime: Handle::current(),
@@ -255,10 +260,22 @@ impl Fetches {
     /// One at a time, or two would count on the same room.
     async fn make_room_and_create(&self, verified: &Verified) -> Result<Entry, CreateError> {
         let _alone = self.0.admission.lock().await;
-        if !self.0.store.has_room(verified.length()).await {
-            self.end_rests().await;
+        let deadline = tokio::time::Instant::now() + Self::MAKE_WAY;
+        while !self.0.store.has_room(verified.length()).await && self.is_about_to_make_room() {
+            if timeout_at(deadline, self.0.ended.notified()).await.is_err() {
+                break;
+            }
         }
         self.0.store.create(&verified.0.metainfo).await
+    }
+
+    /// Ends what rests, so that the store may give it up; and a blob that was read to its end is on its way to the disk, which
+    /// may be slow. Says whether there is any of either.
+    fn is_about_to_make_room(&self) -> bool {
+        let active = self.active();
+        let leaving =
+            active.values().filter(|Active { interest, .. }| interest.make_way() || interest.is_read());
+        leaving.count() > 0
     }
 
     async fn fetch(
@@ -315,24 +332,13 @@ impl Fetches {
             }
         }
         self.active().remove(&digest);
+        self.0.ended.notify_one();
     }
 
     /// When a fetch that rests has done so for long; at once if too many rest.
     fn rest_ends(&self, interest: &Interest) -> Option<tokio::time::Instant> {
         let crowded = resting(&self.active()) > Self::MAX_RESTING;
         interest.rest_ends(if crowded { Duration::ZERO } else { self.0.idle_timeout })
-    }
-
-    /// Ends what rests, so that the store may give it up.
-    async fn end_rests(&self) {
-        let resting: Vec<_> = {
-            let active = self.active();
-            let interests = active.values().map(|active| active.interest.clone());
-            interests.filter(|interest| interest.make_way()).collect()
-        };
-        let ends = join_all(resting.iter().map(|interest| interest.ended()));
-        // One that is read again by now does not end.
-        let _ = timeout(Self::MAKE_WAY, ends).await;
     }
 
     /// Ends a fetch that nobody reads; gives back one that somebody came to just now. Whoever comes after that begins anew.
@@ -345,6 +351,7 @@ impl Fetches {
         drop(fetch);
         active.remove(digest);
         drop(active);
+        self.0.ended.notify_one();
         tracing::debug!(%digest, "nobody reads the blob, its fetch ends");
         self.0.holdings.gave_up(digest);
         None

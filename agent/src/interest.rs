@@ -78,9 +78,10 @@ impl Interest {
         })
     }
 
-    /// Until nobody hears of changes any more: the fetch has ended.
-    pub(crate) async fn ended(&self) {
-        self.0.closed().await;
+    /// Whether all of it is wanted and nobody reads: it was read, or nobody waits for it.
+    pub(crate) fn is_read(&self) -> bool {
+        let state = *self.0.borrow();
+        state.want != Want::Read && state.readers == 0
     }
 
     pub(crate) fn changes(&self) -> Changes {
