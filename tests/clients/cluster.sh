@@ -14,6 +14,13 @@ readonly AGENTS
 readonly NODES=(tracker origin "${AGENTS[@]}")
 readonly READY_SECONDS=30
 
+# The binary of a script that says where $root is: BIN, or that of a release build.
+find_shoal() {
+  BIN=${BIN:-${CARGO_TARGET_DIR:-$root/target}/release/shoal}
+  [[ -x $BIN ]] || (cd "$root" && cargo build --release)
+  BIN=$(realpath "$BIN")
+}
+
 # Ports by "<node> <purpose>": listen, admin, api, transfer.
 declare -A port
 

@@ -1,5 +1,5 @@
-# Hosts as network namespaces around one bridge, each with a capped link: the network of tests/sim/fidelity. Knows nothing
-# about Shoal. Everything is below one prefix, and only namespaces that `lay_network` made are ever removed.
+# Hosts as network namespaces around one bridge, each with a capped link: the network of tests/sim/fidelity and
+# tests/bench/pulls. Knows nothing about Shoal. Everything is below one prefix, and only namespaces that `lay_network` made are ever removed.
 # shellcheck shell=bash
 
 # Short: the name of a bridge's port has 15 characters at most.
@@ -8,8 +8,8 @@ readonly SWITCH="$NETWORK_PREFIX-switch"
 readonly SUBNET=10.77.0
 
 # Bytes that may leave at once when a link was idle: just more than one send of quinn, ten packets, has. All that is more
-# is a gift that shows in the times.
-readonly BURST_BYTES=20000
+# is a gift that shows in the times. A script whose links are faster says so before.
+readonly BURST_BYTES=${BURST_BYTES:-20000}
 # What waits before a link, as time at its rate, at the host and at the switch: a switch at 10 Gbit/s with 12 MB of buffer
 # has 10 ms, a host with fq_codel aims at 5 ms.
 readonly QUEUE_MS=20
