@@ -257,10 +257,10 @@ impl Fetches {
         }
     }
 
-    /// One at a time, or two would count on the same room.
+    /// One at a time, or two would count on the same room. Those that come meanwhile wait no longer for it.
     async fn make_room_and_create(&self, verified: &Verified) -> Result<Entry, CreateError> {
-        let _alone = self.0.admission.lock().await;
         let deadline = tokio::time::Instant::now() + Self::MAKE_WAY;
+        let _alone = self.0.admission.lock().await;
         while !self.0.store.has_room(verified.length()).await && self.is_about_to_make_room() {
             if timeout_at(deadline, self.0.ended.notified()).await.is_err() {
                 break;

@@ -1,4 +1,5 @@
-//! What the store asks of a file system, each call with the path in its error. All of it blocks: call it on blocking threads.
+//! What the store asks of a file system, each call with the path in its error. All of it blocks but `try_read_at`: call it
+//! on blocking threads.
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, IoSliceMut, Read, Write};

@@ -56,8 +56,9 @@ pub(crate) fn is_same_zone(own: &Zone, peer: &Zone) -> bool {
 /// Halls next to each other: a lost packet is there again before a window has run out.
 const SHORT: Duration = Duration::from_millis(2);
 
-/// Cities: whatever the zones are called, a loss costs more than QUIC's processor time.
-const LONG: Duration = Duration::from_millis(10);
+/// Countries: whatever the zones are called, a loss costs more than QUIC's processor time. A busy host answers late too, and
+/// is not to be given the dearer transport for it.
+const LONG: Duration = Duration::from_millis(30);
 
 #[cfg(test)]
 mod tests {
