@@ -1,6 +1,6 @@
 //! TLS 1.3 over TCP under the wire protocol: the listener and its connections. The only file that tunes TCP.
 //!
-//! Where the path is short it carries twice what QUIC does for a third of the processor time: the kernel cuts, orders and
+//! Where the path is short it carries twice what QUIC does for half of the processor time: the kernel cuts, orders and
 //! acknowledges. Both sides always show certificates; who they are is checked in `handshake`. All of one direction is one
 //! stream, so the pieces of a connection go one after the other, in chunks between which messages find their way.
 
