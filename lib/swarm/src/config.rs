@@ -24,7 +24,8 @@ pub struct Config {
     /// Candidates remembered for a fetch; those beyond are dropped. 200: four handouts.
     pub max_candidates: usize,
     /// Failures in a row (dial, join, connection lost before it gave a piece) after which a candidate counts no more
-    /// as somebody to wait for. 6: with the back-off below that is 15 s of trying.
+    /// as somebody to wait for, and piece timeouts in a row after which a connected peer does not. 6: with the back-off
+    /// below that is 15 s of trying; a peer that answers nothing at all is waited for some two minutes.
     pub max_attempts: u32,
     /// Wait before a candidate is tried again; doubles with each failure. 500 ms: a restarted process is back by then.
     #[serde(with = "humantime_serde")]

@@ -102,6 +102,11 @@ impl Peer {
         self.strikes < config.max_strikes && self.rejects < config.max_rejects
     }
 
+    /// Whether it may yet bring something, though others are better: it is connected, so it has only been slow.
+    pub(crate) fn has_hope(&self, config: &Config) -> bool {
+        self.strikes < config.max_attempts.max(1) && self.rejects < config.max_rejects
+    }
+
     /// Whether it let so many requests in a row time out that another should have its place.
     pub(crate) fn is_struck_out(&self, config: &Config) -> bool {
         self.strikes >= config.max_strikes

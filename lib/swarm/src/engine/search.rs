@@ -5,6 +5,7 @@ use shoal_core::{Digest, PeerId, Role};
 use super::Engine;
 use super::membership::Farewell;
 use crate::event::{Action, Candidate, EventError, Moment};
+use crate::peer::Peer;
 use crate::swarm::{Member, Swarm};
 use crate::timers::Timer;
 
@@ -151,9 +152,15 @@ impl Engine {
 
     /// How many peers have something for us and can be counted on.
     fn usable(&self, digest: &Digest) -> usize {
-        let Some(swarm) = self.swarms.get(digest) else { return 0 };
-        let giving = swarm.members.iter().filter(|(_, member)| swarm.can_use(member));
-        giving.filter(|(id, _)| self.peers.get(id).is_some_and(|peer| peer.is_reliable(&self.config))).count()
+        self.givers(digest).filter(|peer| peer.is_reliable(&self.config)).count()
+    }
+
+    /// The members that have something for us.
+    fn givers(&self, digest: &Digest) -> impl Iterator<Item = &Peer> {
+        let swarm = self.swarms.get(digest);
+        let members = swarm.into_iter().flat_map(|swarm| &swarm.members);
+        let giving = members.filter(move |(_, member)| swarm.is_some_and(|swarm| swarm.can_use(member)));
+        giving.filter_map(|(id, _)| self.peers.get(id))
     }
 
     fn find_peers(&mut self, digest: &Digest) {
@@ -178,7 +185,7 @@ impl Engine {
             && !fetch.finder.has_hope(&self.config, |id| {
                 !swarm.members.contains_key(id) && !self.bans.contains(self.now, id)
             })
-            && self.usable(digest) == 0
+            && !self.givers(digest).any(|peer| peer.has_hope(&self.config))
     }
 
     /// Ends a fetch without its blob.

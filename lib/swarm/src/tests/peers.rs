@@ -91,6 +91,28 @@ fn give_up_only_when_nobody_is_left() {
 }
 
 #[test]
+fn a_connected_peer_is_waited_for_though_it_let_requests_time_out() {
+    let mut bench = Bench::new(Config::default(), 4);
+    bench.fetch(Bitfield::empty(4), &[]);
+    bench.member(1, Role::Origin, Bitfield::full(4));
+    bench.good(1, 0);
+    let mut asked = 0;
+    for _ in 0..6_000 {
+        let mut actions = bench.millis(100);
+        asked += requests(&actions, 1).len();
+        if actions.iter().any(FIND) {
+            actions.extend(bench.event(found(&[])));
+        }
+        if actions.iter().any(GIVE_UP) {
+            let waited = bench.now.since(crate::Moment::default()).as_secs();
+            assert!((60..180).contains(&waited) && asked >= 4, "{asked} requests in {waited} s");
+            return;
+        }
+    }
+    panic!("a peer that never answers is given up some time");
+}
+
+#[test]
 fn a_candidate_that_is_dead_is_tried_a_bounded_number_of_times() {
     let mut bench = Bench::new(Config::default(), 4);
     let mut dials = connects(&bench.fetch(Bitfield::empty(4), &[(1, Role::Agent)]));
