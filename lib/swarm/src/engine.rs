@@ -36,6 +36,10 @@ pub struct Engine {
     rng: Xoshiro256PlusPlus,
     now: Moment,
     peers: BTreeMap<PeerId, Peer>,
+    /// Peers that may have something to ask for: the others were tried in vain, and nothing has changed since.
+    promising: BTreeSet<PeerId>,
+    /// Origins and agents of other zones among the peers.
+    scarce: BTreeSet<PeerId>,
     dialing: BTreeSet<PeerId>,
     bans: Bans,
     swarms: BTreeMap<Digest, Swarm>,
@@ -59,6 +63,8 @@ impl Engine {
             rng: Xoshiro256PlusPlus::seed_from_u64(seed),
             now: Moment::default(),
             peers: BTreeMap::new(),
+            promising: BTreeSet::new(),
+            scarce: BTreeSet::new(),
             dialing: BTreeSet::new(),
             bans: Bans::default(),
             swarms: BTreeMap::new(),
@@ -196,6 +202,9 @@ impl Engine {
         assert!(self.loads.len() <= self.config.max_loads);
         assert!(self.bans.len() <= self.config.max_bans);
         self.uploads.audit(&self.config);
+        assert!(self.promising.iter().all(|id| self.peers.contains_key(id)));
+        let scarce = self.peers.iter().filter(|(_, peer)| peer.is_scarce()).map(|(id, _)| id);
+        assert!(scarce.eq(&self.scarce));
         self.peers.values().for_each(|peer| peer.audit(&self.config));
         for (digest, swarm) in &self.swarms {
             swarm.audit(&self.config);

@@ -27,8 +27,6 @@ pub(crate) struct Peer {
     pub(crate) role: Role,
     /// Whether it is of our zone.
     pub(crate) is_near: bool,
-    /// It had nothing to ask it for when that was looked for last; whatever may change that takes the mark away.
-    pub(crate) is_dry: bool,
     /// The swarms that both are in.
     pub(crate) swarms: BTreeSet<Digest>,
     /// In the order of asking.
@@ -60,7 +58,6 @@ impl Peer {
         Self {
             role,
             is_near,
-            is_dry: false,
             swarms: BTreeSet::new(),
             asked: Vec::new(),
             active_at: now,
@@ -95,6 +92,11 @@ impl Peer {
             None if self.asked.is_empty() => Duration::ZERO,
             None => Duration::MAX,
         }
+    }
+
+    /// Whether what it gives costs others: an origin, or somebody beyond the zone.
+    pub(crate) fn is_scarce(&self) -> bool {
+        self.role == Role::Origin || !self.is_near
     }
 
     /// Whether it is worth waiting for.

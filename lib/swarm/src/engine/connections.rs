@@ -26,7 +26,12 @@ impl Engine {
     }
 
     fn accept(&mut self, id: PeerId, role: Role, zone: &Zone) {
-        self.peers.insert(id, Peer::new(self.now, role, *zone == self.zone, &self.config));
+        let peer = Peer::new(self.now, role, *zone == self.zone, &self.config);
+        if peer.is_scarce() {
+            self.scarce.insert(id);
+        }
+        self.promising.insert(id);
+        self.peers.insert(id, peer);
         self.timers.ring_by(self.now, Timer::Peer(id), self.now.after(self.config.idle_timeout));
         let wanted_by = |digest: &&Digest| {
             let fetch = self.swarms.get(digest).and_then(|swarm| swarm.fetch.as_ref());
@@ -103,6 +108,8 @@ impl Engine {
     /// Forgets a connection; what it was asked for is asked of others.
     fn drop_peer(&mut self, id: &PeerId) {
         let Some(peer) = self.peers.remove(id) else { return };
+        self.promising.remove(id);
+        self.scarce.remove(id);
         self.timers.clear(Timer::Peer(*id));
         self.uploads.forget(id);
         self.loads.values_mut().for_each(|waiting| drop(waiting.remove(id)));

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use rand::RngExt as _;
-use shoal_core::{Digest, PeerId, PieceIndex, Role};
+use shoal_core::{Digest, PeerId, PieceIndex};
 
 use super::Engine;
 use crate::event::{Action, DisconnectReason, EventError, Message, PieceOutcome, Priority};
@@ -15,15 +15,17 @@ use crate::timers::Timer;
 impl Engine {
     /// A peer may have something that it had not: asks it, and others, for as much as the budget allows.
     pub(super) fn look_at(&mut self, id: &PeerId) {
-        if let Some(peer) = self.peers.get_mut(id) {
-            peer.is_dry = false;
+        if self.peers.contains_key(id) {
+            self.promising.insert(*id);
         }
         self.fill();
     }
 
     /// Any peer may.
     pub(super) fn look_at_all(&mut self) {
-        self.peers.values_mut().for_each(|peer| peer.is_dry = false);
+        if self.promising.len() < self.peers.len() {
+            self.promising = self.peers.keys().copied().collect();
+        }
         self.fill();
     }
 
@@ -37,10 +39,8 @@ impl Engine {
         while self.in_flight.has_room(bytes, &self.config)
             && let Some(id) = self.next_to_ask(bytes)
         {
-            if !self.ask_for_next(&id, Need::Usual)
-                && let Some(peer) = self.peers.get_mut(&id)
-            {
-                peer.is_dry = true;
+            if !self.ask_for_next(&id, Need::Usual) {
+                self.promising.remove(&id);
             }
         }
         self.fill_from_afar(bytes);
@@ -49,13 +49,16 @@ impl Engine {
     /// Asks origins and far agents for what near agents have too: while too little is under way, or where one of them
     /// would bring a piece in a fraction of the time.
     fn fill_from_afar(&mut self, bytes: u64) {
+        let has_room = |id: &&PeerId| {
+            self.peers.get(id).is_some_and(|peer| peer.has_room(self.now, bytes, &self.config))
+        };
+        let mut scarce: Vec<_> = self.scarce.iter().filter(has_room).copied().collect();
+        if scarce.is_empty() {
+            return;
+        }
         let near_wait = self.near_wait(bytes);
-        let scarce = self.peers.iter().filter(|(_, peer)| {
-            (peer.role == Role::Origin || !peer.is_near) && peer.has_room(self.now, bytes, &self.config)
-        });
-        let mut scarce: Vec<_> = scarce.map(|(&id, _)| id).collect();
         // A place in the order of names is no merit: somebody else is first each time.
-        let first = self.rng.random_range(0..scarce.len().max(1));
+        let first = self.rng.random_range(0..scarce.len());
         scarce.rotate_left(first);
         while !scarce.is_empty() {
             scarce.retain(|id| self.is_worth_it(id, bytes, near_wait) && self.ask_for_next(id, Need::Hungry));
@@ -73,7 +76,7 @@ impl Engine {
 
     /// How long the near agent that is soonest free would take for one more piece; no time if that is not known.
     fn near_wait(&self, bytes: u64) -> Duration {
-        let near = self.peers.values().filter(|peer| peer.is_near && peer.role != Role::Origin);
+        let near = self.peers.values().filter(|peer| !peer.is_scarce());
         let busy = near.filter(|peer| !peer.asked.is_empty()).map(|peer| peer.wait(bytes));
         busy.filter(|wait| *wait < Duration::MAX).min().unwrap_or_default()
     }
@@ -88,8 +91,9 @@ impl Engine {
     fn next_to_ask(&mut self, bytes: u64) -> Option<PeerId> {
         let mut best: Option<(Duration, PeerId)> = None;
         let mut equals = 0u32;
-        for (&id, peer) in &self.peers {
-            if peer.is_dry || !peer.has_room(self.now, bytes, &self.config) {
+        for &id in &self.promising {
+            let Some(peer) = self.peers.get(&id) else { continue };
+            if !peer.has_room(self.now, bytes, &self.config) {
                 continue;
             }
             let wait = peer.wait(bytes);
