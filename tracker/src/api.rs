@@ -19,7 +19,7 @@ use http::request::Parts;
 use serde::de::DeserializeOwned;
 use shoal_control::message::{AnnounceRequest, FindReply, FindRequest, LeaveRequest, path};
 use shoal_control::{Announced, ErrorReply};
-use shoal_core::{Digest, PeerAddress, Role, Zone};
+use shoal_core::{Digest, PeerAddress, Role};
 use shoal_http::{ClientCertificate, RemoteAddress};
 use shoal_identity::{Identity, Peer};
 use tokio::sync::Semaphore;
@@ -27,7 +27,7 @@ use tokio::time::Instant;
 
 use crate::admission::admit;
 use crate::config::Config;
-use crate::handout::{Asker, Policy, handout};
+use crate::handout::Policy;
 use crate::metainfo::{Answer, Library};
 use crate::metrics::Metrics;
 use crate::refusal::Refusal;
@@ -95,13 +95,11 @@ impl Api {
     /// Whom the caller meets; and from now on others meet it.
     fn introduce(&self, peer: &Peer, digest: Digest) -> Vec<PeerAddress> {
         let now = Instant::now().into_std();
-        let nowhere = Zone::default();
         let mut state = lock(&self.state);
         if peer.role == Role::Agent {
             state.join(now, &peer.id, digest);
         }
-        let asker = Asker { id: peer.id, zone: state.zone(now, &peer.id).unwrap_or(&nowhere) };
-        handout(&self.policy, &state.candidates(now, &digest), asker, &mut rand::rng())
+        state.meet(now, &self.policy, peer.id, &digest, &mut rand::rng())
     }
 
     fn announce(&self, caller: &Caller, request: AnnounceRequest<'_>) -> Result<Announced, Refusal> {

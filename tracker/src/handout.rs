@@ -5,10 +5,14 @@
 //! from those who have them while newcomers trade what they got. Chance decides among equals. Origins are always
 //! added, last: agents fall back on them.
 
+use std::collections::HashSet;
+
 use rand::Rng;
 use rand::seq::SliceRandom;
 use serde::Deserialize;
-use shoal_core::{PeerAddress, PeerId, Role, Zone};
+use shoal_core::{PeerAddress, PeerId, Zone};
+
+use crate::state::holders::{Holders, Key, Lots};
 
 /// The numbers of the policy.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -25,22 +29,23 @@ pub struct Policy {
     pub max_origins: usize,
 }
 
-/// A node that may be handed out.
-#[derive(Clone, Copy, Debug)]
-pub struct Candidate<'a> {
-    /// Who and where.
-    pub address: &'a PeerAddress,
-    /// Whether it is known to have every piece.
-    pub complete: bool,
+/// Who may be handed out.
+pub(crate) struct Candidates<'a, F> {
+    /// Agents that have some of the blob.
+    pub(crate) agents: &'a Holders,
+    /// All origins, and whether each is known to have the blob.
+    pub(crate) origins: Vec<(&'a PeerAddress, bool)>,
+    /// Where an agent is; none if its lease is over.
+    pub(crate) address: F,
 }
 
 /// Who asks.
 #[derive(Clone, Copy, Debug)]
-pub struct Asker<'a> {
+pub(crate) struct Asker<'a> {
     /// Its name: it is never handed out to itself.
-    pub id: PeerId,
+    pub(crate) id: PeerId,
     /// Where it stands.
-    pub zone: &'a Zone,
+    pub(crate) zone: &'a Zone,
 }
 
 /// Chooses out of `candidates` whom `asker` meets: at most `policy.size` agents, best first, then at most
@@ -51,42 +56,90 @@ pub struct Asker<'a> {
 /// agents are left out only for others). So each newcomer has an edge to one that came before it; by induction over
 /// the arrivals there is a path from each to the first. Edges lead both ways, since a connection does. Departures may
 /// cut that tree; then it is the number of edges that keeps the rest together, and the next find of each node mends it.
-pub fn handout<R: Rng + ?Sized>(
+pub(crate) fn handout<'a, F, R>(
     policy: &Policy,
-    candidates: &[Candidate<'_>],
+    candidates: &Candidates<'a, F>,
     asker: Asker<'_>,
     rng: &mut R,
-) -> Vec<PeerAddress> {
-    let mut others: Vec<_> =
-        candidates.iter().filter(|other| other.address.id != asker.id).copied().collect();
-    others.shuffle(rng);
-    let (origins, agents): (Vec<_>, Vec<_>) =
-        others.into_iter().partition(|other| other.address.role == Role::Origin);
-    let agents = choose_agents(policy, &agents, asker.zone);
-    let origins = known_first(origins).take(policy.max_origins);
-    agents.into_iter().chain(origins).map(|chosen| chosen.address.clone()).collect()
+) -> Vec<PeerAddress>
+where
+    F: Fn(Key) -> Option<&'a PeerAddress>,
+    R: Rng + ?Sized,
+{
+    let agents = choose_agents(policy, candidates, asker, rng);
+    let origins = choose_origins(policy, &candidates.origins, asker, rng);
+    agents.into_iter().chain(origins).cloned().collect()
 }
 
-/// `agents` come in random order, so that taking the first of any of them is drawing by chance.
-fn choose_agents<'a>(policy: &Policy, agents: &[Candidate<'a>], zone: &Zone) -> Vec<Candidate<'a>> {
-    let (drawn, rest) = agents.split_at(policy.random_share().min(agents.len()));
-    let (near, far): (Vec<_>, Vec<_>) = rest.iter().copied().partition(|agent| agent.address.zone == *zone);
-    let preferred = mixed(near).chain(mixed(far)).take(policy.size.saturating_sub(drawn.len()));
-    let mut chosen: Vec<_> = preferred.chain(drawn.iter().copied()).collect();
-    chosen.sort_by_key(|agent| agent.address.zone != *zone);
+fn choose_agents<'a, F, R>(
+    policy: &Policy,
+    candidates: &Candidates<'a, F>,
+    asker: Asker<'_>,
+    rng: &mut R,
+) -> Vec<&'a PeerAddress>
+where
+    F: Fn(Key) -> Option<&'a PeerAddress>,
+    R: Rng + ?Sized,
+{
+    let agents = candidates.agents;
+    let address = |key| (candidates.address)(key).filter(|address| address.id != asker.id);
+    let mut choice = Choice { address, met: HashSet::new(), chosen: Vec::new() };
+    let mut everywhere = agents.all();
+    while choice.chosen.len() < policy.random_share() && choice.take(&mut everywhere, rng) {}
+    let drawn = choice.chosen.len();
+    for kinds in [agents.near(asker.zone), agents.far(asker.zone)] {
+        choice.take_by_turns(kinds, policy.size, rng);
+    }
+    let mut chosen = choice.chosen;
+    chosen.rotate_left(drawn);
+    chosen.sort_by_key(|agent| agent.zone != *asker.zone);
     chosen
 }
 
-/// By turns one that is complete and one that is not; the rest of the longer kind at the end.
-fn mixed<'a>(agents: Vec<Candidate<'a>>) -> impl Iterator<Item = Candidate<'a>> {
-    let (complete, incomplete): (Vec<_>, Vec<_>) = agents.into_iter().partition(|agent| agent.complete);
-    let turns = complete.len().max(incomplete.len());
-    (0..turns).flat_map(move |turn| [complete.get(turn).copied(), incomplete.get(turn).copied()]).flatten()
+/// At most `policy.max_origins`, those first that are known to have the blob.
+fn choose_origins<'a, R: Rng + ?Sized>(
+    policy: &Policy,
+    origins: &[(&'a PeerAddress, bool)],
+    asker: Asker<'_>,
+    rng: &mut R,
+) -> impl Iterator<Item = &'a PeerAddress> + use<'a, R> {
+    let mut others: Vec<_> = origins.iter().filter(|(address, _)| address.id != asker.id).copied().collect();
+    others.shuffle(rng);
+    others.sort_by_key(|(_, is_known)| !is_known);
+    others.into_iter().take(policy.max_origins).map(|(address, _)| address)
 }
 
-fn known_first<'a>(origins: Vec<Candidate<'a>>) -> impl Iterator<Item = Candidate<'a>> {
-    let (known, others): (Vec<_>, Vec<_>) = origins.into_iter().partition(|origin| origin.complete);
-    known.into_iter().chain(others)
+/// Agents that are chosen one by one, nobody twice.
+struct Choice<'a, F> {
+    address: F,
+    met: HashSet<Key>,
+    chosen: Vec<&'a PeerAddress>,
+}
+
+impl<'a, F: Fn(Key) -> Option<&'a PeerAddress>> Choice<'a, F> {
+    /// One more of these. Says whether there was one.
+    fn take<R: Rng + ?Sized>(&mut self, lots: &mut Lots<'_>, rng: &mut R) -> bool {
+        while let Some(key) = lots.draw(rng) {
+            if self.met.insert(key)
+                && let Some(address) = (self.address)(key)
+            {
+                self.chosen.push(address);
+                return true;
+            }
+        }
+        false
+    }
+
+    /// By turns one that is complete and one that is not; the rest of the longer kind at the end.
+    fn take_by_turns<R: Rng + ?Sized>(&mut self, mut kinds: [Lots<'_>; 2], most: usize, rng: &mut R) {
+        let mut idle = 0;
+        for turn in [0, 1].into_iter().cycle() {
+            if self.chosen.len() >= most || idle == kinds.len() {
+                return;
+            }
+            idle = if self.take(&mut kinds[turn], rng) { 0 } else { idle + 1 };
+        }
+    }
 }
 
 impl Policy {
@@ -104,12 +157,15 @@ impl Default for Policy {
 #[cfg(test)]
 mod tests {
     use std::collections::{BTreeMap, BTreeSet};
+    use std::time::{Duration, Instant};
 
     use proptest::prelude::*;
-    use rand::SeedableRng;
+    use rand::SeedableRng as _;
     use rand::rngs::StdRng;
+    use shoal_core::{Digest, Role};
 
     use super::*;
+    use crate::state::{Announce, Holding, Limits, State};
 
     fn node(number: u16, role: Role, zone: u8) -> PeerAddress {
         let mut key = [0; 32];
@@ -118,8 +174,30 @@ mod tests {
         PeerAddress { id: PeerId::from_public_key(key), role, addresses, zone: Zone(format!("zone-{zone}")) }
     }
 
-    fn asker(address: &PeerAddress) -> Asker<'_> {
-        Asker { id: address.id, zone: &address.zone }
+    /// What `me` is answered where these nodes have some of the blob, or all of it.
+    fn answer(
+        policy: &Policy,
+        nodes: &[(PeerAddress, bool)],
+        me: &PeerAddress,
+        rng: &mut StdRng,
+    ) -> Vec<PeerAddress> {
+        let now = Instant::now();
+        let mut state = State::new(Duration::from_secs(60), Limits::default());
+        let digest = Digest::Sha256([1; 32]);
+        for (address, complete) in nodes {
+            let added = vec![Holding { digest, complete: *complete }];
+            let address = address.clone();
+            let announce = Announce { address, api: None, added, removed: vec![], everything: true };
+            state.announce(now, announce).unwrap();
+        }
+        let announce =
+            Announce { address: me.clone(), api: None, added: vec![], removed: vec![], everything: false };
+        state.announce(now, announce).unwrap();
+        state.meet(now, policy, me.id, &digest, rng)
+    }
+
+    fn with_none_complete(nodes: &[PeerAddress]) -> Vec<(PeerAddress, bool)> {
+        nodes.iter().map(|node| (node.clone(), false)).collect()
     }
 
     fn agents(count: u16, zone: impl Fn(u16) -> u8) -> Vec<PeerAddress> {
@@ -133,9 +211,8 @@ mod tests {
     #[test]
     fn most_of_an_answer_is_near_and_some_of_it_far() {
         let nodes = agents(1000, |number| (number % 10) as u8);
-        let candidates: Vec<_> = nodes.iter().map(|address| Candidate { address, complete: false }).collect();
-        let chosen =
-            handout(&Policy::default(), &candidates, asker(&nodes[3]), &mut StdRng::seed_from_u64(1));
+        let all = with_none_complete(&nodes);
+        let chosen = answer(&Policy::default(), &all, &nodes[3], &mut StdRng::seed_from_u64(1));
         let near = count(&chosen, |chosen| chosen.zone == nodes[3].zone);
         assert!((40..50).contains(&near), "{near} of 50 are near");
         assert!(chosen[..near].iter().all(|chosen| chosen.zone == nodes[3].zone), "near ones come first");
@@ -145,12 +222,8 @@ mod tests {
     fn complete_and_incomplete_agents_are_mixed() {
         let nodes = agents(1000, |_| 0);
         let complete: BTreeSet<_> = nodes[..100].iter().map(|node| node.id).collect();
-        let candidates: Vec<_> = nodes
-            .iter()
-            .map(|address| Candidate { address, complete: complete.contains(&address.id) })
-            .collect();
-        let chosen =
-            handout(&Policy::default(), &candidates, asker(&nodes[999]), &mut StdRng::seed_from_u64(2));
+        let all: Vec<_> = nodes.iter().map(|node| (node.clone(), complete.contains(&node.id))).collect();
+        let chosen = answer(&Policy::default(), &all, &nodes[999], &mut StdRng::seed_from_u64(2));
         let complete = count(&chosen, |chosen| complete.contains(&chosen.id));
         assert!((20..=30).contains(&complete), "{complete} of 50 are complete");
     }
@@ -158,14 +231,10 @@ mod tests {
     #[test]
     fn origins_that_have_the_blob_come_before_those_that_may() {
         let origins: Vec<_> = (0..20).map(|number| node(number, Role::Origin, 0)).collect();
-        let candidates: Vec<_> = origins
-            .iter()
-            .enumerate()
-            .map(|(at, address)| Candidate { address, complete: at >= 18 })
-            .collect();
+        let all: Vec<_> = origins.iter().enumerate().map(|(at, origin)| (origin.clone(), at >= 18)).collect();
         let policy = Policy { max_origins: 3, ..Policy::default() };
         let me = node(1000, Role::Agent, 0);
-        let chosen = handout(&policy, &candidates, asker(&me), &mut StdRng::seed_from_u64(3));
+        let chosen = answer(&policy, &all, &me, &mut StdRng::seed_from_u64(3));
         assert_eq!(chosen.len(), 3);
         assert_eq!(count(&chosen[..2], |chosen| origins[18..].contains(chosen)), 2);
     }
@@ -173,11 +242,11 @@ mod tests {
     #[test]
     fn chance_decides_among_equals() {
         let nodes = agents(100, |_| 0);
-        let candidates: Vec<_> = nodes.iter().map(|address| Candidate { address, complete: false }).collect();
+        let all = with_none_complete(&nodes);
         let policy = Policy { size: 10, ..Policy::default() };
         let mut rng = StdRng::seed_from_u64(4);
         let met: BTreeSet<_> = (0..200)
-            .flat_map(|_| handout(&policy, &candidates, asker(&nodes[0]), &mut rng))
+            .flat_map(|_| answer(&policy, &all, &nodes[0], &mut rng))
             .map(|chosen| chosen.id)
             .collect();
         assert_eq!(met.len(), 99, "everybody but the asker is met sooner or later");
@@ -209,11 +278,9 @@ mod tests {
                     (node(at as u16, role, zone), complete)
                 })
                 .collect();
-            let candidates: Vec<_> =
-                nodes.iter().map(|(address, complete)| Candidate { address, complete: *complete }).collect();
             let me = me.get(&nodes).0.clone();
             let policy = Policy { size, random_percent, max_origins };
-            let chosen = handout(&policy, &candidates, asker(&me), &mut StdRng::seed_from_u64(seed));
+            let chosen = answer(&policy, &nodes, &me, &mut StdRng::seed_from_u64(seed));
 
             let of = |role| nodes.iter().filter(|(node, _)| node.role == role && node.id != me.id).count();
             prop_assert_eq!(count(&chosen, |one| one.role == Role::Agent), size.min(of(Role::Agent)));
@@ -237,12 +304,8 @@ mod tests {
                 .collect();
             let mut edges: BTreeMap<PeerId, BTreeSet<PeerId>> = BTreeMap::new();
             for (arrived, (me, _)) in nodes.iter().enumerate() {
-                let candidates: Vec<_> = nodes[..=arrived]
-                    .iter()
-                    .map(|(address, complete)| Candidate { address, complete: *complete })
-                    .collect();
                 edges.entry(me.id).or_default();
-                for other in handout(&policy, &candidates, asker(me), &mut rng) {
+                for other in answer(&policy, &nodes[..=arrived], me, &mut rng) {
                     edges.entry(me.id).or_default().insert(other.id);
                     edges.entry(other.id).or_default().insert(me.id);
                 }

@@ -6,24 +6,28 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::time::{Duration, Instant};
 
+use rand::Rng;
 use serde::Deserialize;
 pub use shoal_control::Holding;
 use shoal_control::ServerUrl;
 use shoal_core::{Digest, PeerAddress, PeerId, Role, Zone};
+use slab::Slab;
 
-use crate::handout::Candidate;
+use crate::handout::{Asker, Candidates, Policy, handout};
+use holders::{Holders, Key, Stake};
 
 /// What a tracker knows.
 #[derive(Debug)]
 pub struct State {
     lease: Duration,
     limits: Limits,
-    nodes: HashMap<PeerId, Node>,
+    nodes: Slab<Node>,
+    keys: HashMap<PeerId, Key>,
     blobs: HashMap<Digest, Holders>,
-    origins: BTreeSet<PeerId>,
+    origins: BTreeMap<PeerId, Key>,
     holdings: usize,
     /// Every [`Stake::Asked`] there is, those that end first in front.
-    asked: BTreeSet<(Instant, PeerId, Digest)>,
+    asked: BTreeSet<(Instant, Key, Digest)>,
 }
 
 /// Limits of what is kept. Beyond them a node is told so, and what is known stays.
@@ -97,18 +101,6 @@ struct Node {
     holdings: HashSet<Digest>,
 }
 
-/// Each holder, and why it counts as one; ordered, so that the same history gives the same answers.
-type Holders = BTreeMap<PeerId, Stake>;
-
-/// Why a node counts as a holder of a blob.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stake {
-    /// It asked for the blob, and so will have some of it soon. Unless it announces it, it only wanted to know.
-    Asked { until: Instant },
-    /// It said so.
-    Announced { complete: bool },
-}
-
 impl State {
     /// Knows nobody yet; each announce is good for `lease`.
     #[must_use]
@@ -116,9 +108,10 @@ impl State {
         Self {
             lease,
             limits,
-            nodes: HashMap::new(),
+            nodes: Slab::new(),
+            keys: HashMap::new(),
             blobs: HashMap::new(),
-            origins: BTreeSet::new(),
+            origins: BTreeMap::new(),
             holdings: 0,
             asked: BTreeSet::new(),
         }
@@ -128,17 +121,16 @@ impl State {
     /// of that, either all is taken or nothing.
     pub fn announce(&mut self, now: Instant, announce: Announce) -> Result<Memory, LimitError> {
         let Announce { address, api, added, removed, everything } = announce;
-        let id = address.id;
-        let memory = self.renew(now, address, api)?;
+        let (key, memory) = self.renew(now, address, api)?;
         if everything {
-            self.forget_holdings(&id);
+            self.forget_holdings(key);
         }
         for digest in removed {
-            self.remove_holding(&id, &digest);
+            self.remove_holding(key, &digest);
         }
-        self.make_room(&id, added.len(), &added)?;
+        self.make_room(key, added.len(), &added)?;
         for Holding { digest, complete } in added {
-            self.hold(&id, digest, Stake::Announced { complete });
+            self.hold(key, digest, Stake::Announced { complete });
         }
         Ok(if everything { Memory::Known } else { memory })
     }
@@ -147,68 +139,68 @@ impl State {
     /// a lease is left out, since nobody would know where to reach it; so is one at a limit. One that does not announce
     /// the blob within a lease only wanted to know of it.
     pub fn join(&mut self, now: Instant, id: &PeerId, digest: Digest) {
-        if self.node(now, id).is_none() {
-            return;
-        }
-        let stake = self.blobs.get(&digest).and_then(|holders| holders.get(id));
-        let may_ask = match stake {
+        let Some(key) = self.key(now, id) else { return };
+        let may_ask = match self.blobs.get(&digest).and_then(|holders| holders.stake(key)) {
             Some(Stake::Announced { .. }) => false,
             Some(Stake::Asked { .. }) => true,
-            None => self.make_room(id, 1, &[]).is_ok(),
+            None => self.make_room(key, 1, &[]).is_ok(),
         };
         if may_ask {
-            self.hold(id, digest, Stake::Asked { until: now + self.lease });
+            self.hold(key, digest, Stake::Asked { until: now + self.lease });
         }
     }
 
     /// Forgets a node.
     pub fn leave(&mut self, id: &PeerId) {
-        self.forget_holdings(id);
-        self.nodes.remove(id);
-        self.origins.remove(id);
+        if let Some(key) = self.keys.get(id).copied() {
+            self.forget(key);
+        }
     }
 
     /// Forgets every node whose lease has run out, and who asked for a blob and never announced it.
     pub fn sweep(&mut self, now: Instant) {
         let gone: Vec<_> =
-            self.nodes.iter().filter(|(_, node)| node.expires <= now).map(|(id, _)| *id).collect();
-        for id in gone {
-            self.leave(&id);
+            self.nodes.iter().filter(|(_, node)| node.expires <= now).map(|(key, _)| key as Key).collect();
+        for key in gone {
+            self.forget(key);
         }
         while self.asked.first().is_some_and(|(until, ..)| *until <= now)
-            && let Some((_, id, digest)) = self.asked.pop_first()
+            && let Some((_, key, digest)) = self.asked.pop_first()
         {
-            self.remove_holding(&id, &digest);
+            self.remove_holding(key, &digest);
         }
     }
 
-    /// Everybody who has some of the blob, and all origins: one that does not have it says so, and an origin may have got it
-    /// since its last announce.
-    #[must_use]
-    pub fn candidates(&self, now: Instant, digest: &Digest) -> Vec<Candidate<'_>> {
-        let none = Holders::new();
+    /// Whom a node meets that asks for a blob, by that policy. Nobody is named whose lease is over. All origins may be: one
+    /// that does not have the blob says so, and one may have got it since its last announce.
+    pub fn meet<R: Rng + ?Sized>(
+        &self,
+        now: Instant,
+        policy: &Policy,
+        id: PeerId,
+        digest: &Digest,
+        rng: &mut R,
+    ) -> Vec<PeerAddress> {
+        let (none, nowhere) = (Holders::default(), Zone::default());
         let holders = self.blobs.get(digest).unwrap_or(&none);
-        let known = holders.iter().filter_map(|(id, stake)| match *stake {
-            Stake::Asked { until } => (now < until).then_some((id, false)),
-            Stake::Announced { complete } => Some((id, complete)),
-        });
-        let unknown = self.origins.iter().filter(|id| !holders.contains_key(id)).map(|id| (id, false));
-        known
-            .chain(unknown)
-            .filter_map(|(id, complete)| Some(Candidate { address: &self.node(now, id)?.address, complete }))
-            .collect()
-    }
-
-    /// Where a node stands, as it said in its last announce.
-    #[must_use]
-    pub fn zone(&self, now: Instant, id: &PeerId) -> Option<&Zone> {
-        self.node(now, id).map(|node| &node.address.zone)
+        let live = |key: Key| Some(&self.nodes.get(key as usize).filter(|node| now < node.expires)?.address);
+        let address =
+            |key: Key| live(key).filter(|_| holders.stake(key).is_none_or(|stake| stake.holds(now)));
+        let origins = self
+            .origins
+            .values()
+            .filter_map(|&key| Some((address(key)?, holders.stake(key).is_some_and(Stake::is_complete))));
+        let candidates = Candidates { agents: holders, origins: origins.collect(), address: &address };
+        let asker = self.keys.get(&id).and_then(|&key| live(key));
+        let zone = asker.map_or(&nowhere, |address| &address.zone);
+        handout(policy, &candidates, Asker { id, zone }, rng)
     }
 
     /// The internal APIs of all origins.
     #[must_use]
     pub fn origin_apis(&self, now: Instant) -> Vec<ServerUrl> {
-        self.origins.iter().filter_map(|id| self.node(now, id)?.api.clone()).collect()
+        let live = self.origins.values().filter_map(|&key| self.nodes.get(key as usize));
+        live.filter(|node| now < node.expires).filter_map(|node| node.api.clone()).collect()
     }
 
     /// How much there is.
@@ -222,8 +214,10 @@ impl State {
         }
     }
 
-    fn node(&self, now: Instant, id: &PeerId) -> Option<&Node> {
-        self.nodes.get(id).filter(|node| now < node.expires)
+    /// Of a node whose lease is good.
+    fn key(&self, now: Instant, id: &PeerId) -> Option<Key> {
+        let key = *self.keys.get(id)?;
+        (now < self.nodes.get(key as usize)?.expires).then_some(key)
     }
 
     fn renew(
@@ -231,34 +225,65 @@ impl State {
         now: Instant,
         address: PeerAddress,
         api: Option<ServerUrl>,
-    ) -> Result<Memory, LimitError> {
+    ) -> Result<(Key, Memory), LimitError> {
         let expires = now + self.lease;
-        let id = address.id;
-        if self.node(now, &id).is_none() {
-            self.leave(&id);
+        if self.key(now, &address.id).is_none() {
+            self.leave(&address.id);
         }
-        match address.role {
-            Role::Origin => self.origins.insert(id),
-            Role::Agent | Role::Tracker => self.origins.remove(&id),
-        };
-        if let Some(node) = self.nodes.get_mut(&id) {
-            (node.address, node.api, node.expires) = (address, api, expires);
-            return Ok(Memory::Known);
+        if let Some(&key) = self.keys.get(&address.id) {
+            self.move_to(key, address);
+            let node = &mut self.nodes[key as usize];
+            (node.api, node.expires) = (api, expires);
+            return Ok((key, Memory::Known));
         }
         if self.nodes.len() >= self.limits.max_nodes {
             self.sweep(now);
         }
         if self.nodes.len() >= self.limits.max_nodes {
-            self.origins.remove(&id);
             return Err(LimitError::Nodes(self.limits.max_nodes));
         }
-        self.nodes.insert(id, Node { address, api, expires, holdings: HashSet::new() });
-        Ok(Memory::Missing)
+        let (id, role) = (address.id, address.role);
+        // As many nodes as there are names for fit into no memory.
+        let key = self.nodes.insert(Node { address, api, expires, holdings: HashSet::new() }) as Key;
+        self.keys.insert(id, key);
+        if role == Role::Origin {
+            self.origins.insert(id, key);
+        }
+        Ok((key, Memory::Missing))
+    }
+
+    /// A known node is at that address now. If its zone or role is another, it is found there from now on.
+    fn move_to(&mut self, key: Key, address: PeerAddress) {
+        let node = &mut self.nodes[key as usize];
+        let stays = node.address.zone == address.zone && node.address.role == address.role;
+        let before = std::mem::replace(&mut node.address, address);
+        if stays {
+            return;
+        }
+        let node = &self.nodes[key as usize];
+        for digest in &node.holdings {
+            let Some(holders) = self.blobs.get_mut(digest) else { continue };
+            if let Some(stake) = holders.remove(key, agents_zone(&before)) {
+                holders.insert(key, stake, agents_zone(&node.address));
+            }
+        }
+        match node.address.role {
+            Role::Origin => self.origins.insert(node.address.id, key),
+            Role::Agent | Role::Tracker => self.origins.remove(&node.address.id),
+        };
+    }
+
+    fn forget(&mut self, key: Key) {
+        self.forget_holdings(key);
+        if let Some(node) = self.nodes.try_remove(key as usize) {
+            self.keys.remove(&node.address.id);
+            self.origins.remove(&node.address.id);
+        }
     }
 
     /// Whether there is room for so many more; `known` may be held already and then takes none.
-    fn make_room(&self, id: &PeerId, count: usize, known: &[Holding]) -> Result<(), LimitError> {
-        let held = self.nodes.get(id).map(|node| &node.holdings);
+    fn make_room(&self, key: Key, count: usize, known: &[Holding]) -> Result<(), LimitError> {
+        let held = self.nodes.get(key as usize).map(|node| &node.holdings);
         let known = known.iter().filter(|one| held.is_some_and(|held| held.contains(&one.digest))).count();
         let new = count - known;
         if held.map_or(0, HashSet::len) + new > self.limits.max_holdings_per_node {
@@ -270,39 +295,41 @@ impl State {
         Ok(())
     }
 
-    fn hold(&mut self, id: &PeerId, digest: Digest, stake: Stake) {
-        let Some(node) = self.nodes.get_mut(id) else { return };
+    fn hold(&mut self, key: Key, digest: Digest, stake: Stake) {
+        let Some(node) = self.nodes.get_mut(key as usize) else { return };
         if node.holdings.insert(digest) {
             self.holdings += 1;
         }
-        let before = self.blobs.entry(digest).or_default().insert(*id, stake);
+        let holders = self.blobs.entry(digest).or_default();
+        let before = holders.insert(key, stake, agents_zone(&node.address));
         if let Some(Stake::Asked { until }) = before {
-            self.asked.remove(&(until, *id, digest));
+            self.asked.remove(&(until, key, digest));
         }
         if let Stake::Asked { until } = stake {
-            self.asked.insert((until, *id, digest));
+            self.asked.insert((until, key, digest));
         }
     }
 
-    fn remove_holding(&mut self, id: &PeerId, digest: &Digest) {
-        if self.nodes.get_mut(id).is_some_and(|node| node.holdings.remove(digest)) {
-            self.remove_holder(id, digest);
+    fn remove_holding(&mut self, key: Key, digest: &Digest) {
+        if self.nodes.get_mut(key as usize).is_some_and(|node| node.holdings.remove(digest)) {
+            self.remove_holder(key, digest);
         }
     }
 
-    fn forget_holdings(&mut self, id: &PeerId) {
-        let holdings =
-            self.nodes.get_mut(id).map(|node| std::mem::take(&mut node.holdings)).unwrap_or_default();
+    fn forget_holdings(&mut self, key: Key) {
+        let node = self.nodes.get_mut(key as usize);
+        let holdings = node.map(|node| std::mem::take(&mut node.holdings)).unwrap_or_default();
         for digest in holdings {
-            self.remove_holder(id, &digest);
+            self.remove_holder(key, &digest);
         }
     }
 
-    fn remove_holder(&mut self, id: &PeerId, digest: &Digest) {
+    fn remove_holder(&mut self, key: Key, digest: &Digest) {
         self.holdings -= 1;
+        let zone = self.nodes.get(key as usize).and_then(|node| agents_zone(&node.address));
         if let Some(holders) = self.blobs.get_mut(digest) {
-            if let Some(Stake::Asked { until }) = holders.remove(id) {
-                self.asked.remove(&(until, *id, *digest));
+            if let Some(Stake::Asked { until }) = holders.remove(key, zone) {
+                self.asked.remove(&(until, key, *digest));
             }
             if holders.is_empty() {
                 self.blobs.remove(digest);
@@ -311,11 +338,17 @@ impl State {
     }
 }
 
+/// Where an agent stands; origins are found wherever they are.
+fn agents_zone(address: &PeerAddress) -> Option<&Zone> {
+    (address.role != Role::Origin).then_some(&address.zone)
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self { max_nodes: 20_000, max_holdings_per_node: 100_000, max_holdings: 4_000_000 }
     }
 }
 
+pub(crate) mod holders;
 #[cfg(test)]
 mod tests;

@@ -32,7 +32,9 @@ pub enum Role {
 }
 
 /// Where a node stands, as its operator names it (a data centre, a rack); empty if nobody said.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
+)]
 #[serde(transparent)]
 pub struct Zone(pub String);
 

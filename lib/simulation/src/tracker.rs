@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use rand::rngs::Xoshiro256PlusPlus;
 use shoal_core::{Digest, PeerAddress, Role, Zone};
 use shoal_swarm::Candidate;
-use shoal_tracker::handout::{Asker, Policy, handout};
+use shoal_tracker::handout::Policy;
 use shoal_tracker::state::{Announce, Holding, Limits, State};
 
 use crate::agenda::Time;
@@ -73,9 +73,7 @@ impl Tracker {
     ) -> Vec<Candidate> {
         let (now, id) = (self.instant(now), name(node));
         self.state.join(now, &id, digest);
-        let nowhere = Zone::default();
-        let asker = Asker { id, zone: self.state.zone(now, &id).unwrap_or(&nowhere) };
-        let chosen = handout(&self.policy, &self.state.candidates(now, &digest), asker, rng);
+        let chosen = self.state.meet(now, &self.policy, id, &digest, rng);
         let candidate = |peer: PeerAddress| Candidate { peer: peer.id, role: peer.role, zone: peer.zone };
         chosen.into_iter().map(candidate).collect()
     }
