@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use prometheus::Registry;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use shoal_agent::Agent;
 use shoal_http::Running;
 use shoal_identity::Identity;
@@ -21,6 +22,7 @@ use crate::config;
 const ADMIN_DRAIN: Duration = Duration::from_secs(1);
 
 pub(crate) async fn agent(options: RoleOptions) -> anyhow::Result<()> {
+    raise_open_files();
     let config: shoal_agent::Config = config::load(&options.config, &options.set)?;
     let (metrics, admin) = (Registry::new(), config.admin);
     let identity = Identity::load(&config.identity)?;
@@ -33,6 +35,7 @@ pub(crate) async fn agent(options: RoleOptions) -> anyhow::Result<()> {
 }
 
 pub(crate) async fn origin(options: RoleOptions) -> anyhow::Result<()> {
+    raise_open_files();
     let config: shoal_origin::Config = config::load(&options.config, &options.set)?;
     let (metrics, admin) = (Registry::new(), config.admin);
     let identity = Identity::load(&config.identity)?;
@@ -45,6 +48,7 @@ pub(crate) async fn origin(options: RoleOptions) -> anyhow::Result<()> {
 }
 
 pub(crate) async fn tracker(options: RoleOptions) -> anyhow::Result<()> {
+    raise_open_files();
     let config: shoal_tracker::Config = config::load(&options.config, &options.set)?;
     let (metrics, admin) = (Registry::new(), config.admin);
     let identity = Identity::load(&config.identity)?;
@@ -60,6 +64,16 @@ async fn open_admin(listen: SocketAddr, metrics: Registry, readiness: Readiness)
     let admin = admin::serve(listen, metrics, readiness).await?;
     tracing::info!(address = %admin.local_address(), "admin port is up");
     Ok(admin)
+}
+
+/// Takes as many open files as the system's hard limit allows: the soft one is meant for programs that use `select`, and
+/// below the connections that a busy role holds.
+fn raise_open_files() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, ..limit };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(%error, current = limit.current, "cannot raise the limit of open files to the hard limit");
+    }
 }
 
 /// Waits for SIGTERM or Ctrl-C.

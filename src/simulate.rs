@@ -43,6 +43,12 @@ pub(crate) struct Options {
     /// Round trip between zones.
     #[arg(long, default_value = "2ms", value_parser = humantime::parse_duration, value_name = "TIME")]
     far_rtt: Duration,
+    /// Processor time that the tracker takes for a request.
+    #[arg(long, default_value = "300us", value_parser = humantime::parse_duration, value_name = "TIME")]
+    tracker_service: Duration,
+    /// Processors of the tracker.
+    #[arg(long, default_value_t = 4, value_name = "N")]
+    tracker_processors: u32,
     /// Hosts start at random within that time.
     #[arg(long, default_value = "1s", value_parser = humantime::parse_duration, value_name = "TIME")]
     start_within: Duration,
@@ -82,7 +88,7 @@ What is a model: each host has a pipe out and a pipe in, of the given rate. Uplo
 frame, by turns, each with at most 1 MiB under way. A frame enters the receiver's pipe as it leaves the sender's, half a round \
 trip later, behind what came before it; between zones it passes both zones' trunks too. A whole piece is checked and written at \
 1.5 GB/s, one after the other. Messages take half a round trip and no bandwidth. A connection takes three round trips and 1 ms \
-of cryptography; a tracker 0.2 ms a request; a host without power is noticed after 5 s of silence, and a dial to it fails after \
+of cryptography; a tracker 0.3 ms a request on each of its 4 processors; a host without power is noticed after 5 s of silence, and a dial to it fails after \
 as long.\nNot modelled: packet loss, congestion control, busy processors, protocol overhead (give the rate of the payload).";
 
 pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
@@ -119,6 +125,8 @@ impl Options {
             trunk_rate: self.trunk_rate,
             round_trip: self.rtt,
             far_round_trip: self.far_rtt,
+            tracker_service: self.tracker_service,
+            tracker_processors: self.tracker_processors,
             start_within: self.start_within,
             late_joiner: self.late_joiner,
             readers: !self.no_readers,

@@ -20,7 +20,8 @@ pub struct Config {
     pub admin: SocketAddr,
     /// Where `ca.pem`, `cert.pem` and `key.pem` are. Default `/etc/shoal/identity`.
     pub identity: shoal_identity::Config,
-    /// Limits of the listener: each agent keeps one or two connections.
+    /// Limits of the listener. Each node keeps a connection, so there is room for `limits.max_nodes` and a quarter more,
+    /// whatever `max_connections` is.
     pub http: shoal_http::Limits,
     /// Limits of what is kept in memory.
     pub limits: Limits,
@@ -104,6 +105,14 @@ impl Default for Config {
 }
 
 impl Config {
+    /// The limits of the listener, with room for every node that may be known, and for those that come back before their
+    /// old connection is noticed to be dead.
+    pub(crate) fn http_limits(&self) -> shoal_http::Limits {
+        let nodes = self.limits.max_nodes.saturating_add(self.limits.max_nodes / 4);
+        let max_connections = self.http.max_connections.max(nodes);
+        shoal_http::Limits { max_connections, ..self.http.clone() }
+    }
+
     /// The most peers of one answer: well within what agents read.
     const MAX_HANDOUT: usize = 200;
     /// The most origins of one answer.

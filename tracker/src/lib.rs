@@ -83,7 +83,7 @@ impl Tracker {
         let origins = OriginClient::new(&identity, Vec::new())?;
         let library = Library::new(&config, identity.clone(), origins, metrics.clone());
         let tls = identity.server_config(&[b"h2", b"http/1.1"]);
-        let server = Server::bind(config.listen, Some(tls), config.http.clone())
+        let server = Server::bind(config.listen, Some(tls), config.http_limits())
             .await
             .map_err(|source| BindError::Listen { address: config.listen, source })?;
         let sweeper =

@@ -18,7 +18,8 @@ pub(crate) struct Tracker {
     /// Virtual time counts from here. Only differences matter, so every run is alike.
     epoch: Instant,
     service: Time,
-    free_at: Time,
+    /// When each of its processors is free.
+    free_at: Vec<Time>,
     /// Requests in each second.
     seconds: Vec<u32>,
 }
@@ -28,14 +29,14 @@ impl Tracker {
     const LEASE: Duration = Duration::from_secs(60);
     pub(crate) const HEARTBEAT: Duration = Duration::from_secs(20);
 
-    pub(crate) fn new(policy: Policy, service: Duration) -> Self {
+    pub(crate) fn new(policy: Policy, service: Duration, processors: u32) -> Self {
         let limits = Limits { max_nodes: usize::MAX, max_holdings: usize::MAX, ..Limits::default() };
         Self {
             state: State::new(Self::LEASE, limits),
             policy,
             epoch: Instant::now(),
             service: u64::try_from(service.as_nanos()).unwrap_or(u64::MAX / 4),
-            free_at: 0,
+            free_at: vec![0; processors.max(1) as usize],
             seconds: Vec::new(),
         }
     }
@@ -47,8 +48,10 @@ impl Tracker {
             self.seconds.resize(second + 1, 0);
         }
         self.seconds[second] += 1;
-        self.free_at = self.free_at.max(now) + self.service;
-        self.free_at
+        // There is one at least.
+        let Some(free_at) = self.free_at.iter_mut().min() else { return now };
+        *free_at = (*free_at).max(now) + self.service;
+        *free_at
     }
 
     /// A node says that it is there, and what it has.

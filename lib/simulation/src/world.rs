@@ -192,7 +192,11 @@ impl<'a> World<'a> {
             rng: Xoshiro256PlusPlus::seed_from_u64(scenario.seed),
             agenda: Agenda::new(),
             nodes: Vec::new(),
-            tracker: Tracker::new(scenario.policy.clone(), scenario.tracker_service),
+            tracker: Tracker::new(
+                scenario.policy.clone(),
+                scenario.tracker_service,
+                scenario.tracker_processors,
+            ),
             trunks: vec![(Pipe::new(trunk), Pipe::new(trunk)); scenario.zones as usize],
             far: vec![0; scenario.zones as usize],
             last_link: 0,

@@ -162,11 +162,16 @@ pub struct Config {
     /// Requests of all peers that wait; what would be sent last beyond it is rejected. 64: an agent has as many waiting as
     /// each agent asks for; whoever comes to a crowded origin is told at once, and asks elsewhere.
     pub upload_queue: usize,
-    /// How long a node from which others have a blob keeps a piece that it has just sent from the next who ask for it, unless
-    /// a reader waits: they get it from whoever has it now. 1 s: simulated origins at 30 MB/s then send 1.17
-    /// copies to 150 hosts; 1.29 without, and 1.14 with 2 s, which a peer that nobody passes it on to would wait in vain.
+    /// How long a node from which others have a blob keeps a piece that it begins to send from the next who ask for it: they
+    /// get it from whoever has it now. 1 s: simulated origins at 30 MB/s then send 1.17 copies to 150 hosts; 1.29
+    /// without, and 1.14 with 2 s, which a peer that nobody passes it on to would wait in vain.
     #[serde(with = "humantime_serde")]
     pub hold: Duration,
+    /// How long at most it keeps it from those whose reader waits for it, once it is sent. 100 ms: the one that has it tells
+    /// the others within 20 ms, and has as many uploads. Readers of one image all stand at the same piece: if each were
+    /// sent it, a starved origin would send little else.
+    #[serde(with = "humantime_serde")]
+    pub reader_hold: Duration,
     /// How often it does that. 2: a piece that three asked for and did not pass on is one that must come from here.
     pub held_copies: u32,
     /// How long a request waits at most behind those that are more urgent or rarer. 2 s.
@@ -232,6 +237,7 @@ impl Default for Config {
             upload_queue_per_peer: 32,
             upload_queue: 64,
             hold: seconds(1),
+            reader_hold: millis(100),
             held_copies: 2,
             upload_patience: seconds(2),
             max_loads: 64,

@@ -118,7 +118,16 @@ impl Swarm {
         sends.copies = sends.copies.saturating_add(1);
         let is_held = self.is_source && sends.copies <= config.held_copies;
         sends.held_until = if is_held { now.after(config.hold) } else { Moment::default() };
+        sends.held_from_readers_until = sends.held_until;
         *sends
+    }
+
+    /// A piece was sent: those who read may soon have it from whoever got it.
+    pub(crate) fn sent_whole(&mut self, now: Moment, piece: PieceIndex, config: &Config) -> Option<Sends> {
+        let sends = self.sends.get_mut(piece.0 as usize)?;
+        let until = now.after(config.reader_hold);
+        sends.held_from_readers_until = sends.held_from_readers_until.min(until);
+        Some(*sends)
     }
 
     /// How many bytes a request takes at most.

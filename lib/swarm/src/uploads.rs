@@ -35,8 +35,17 @@ pub(crate) struct Waiting {
 pub(crate) struct Sends {
     /// How often it was sent to anybody.
     pub(crate) copies: u32,
-    /// Before that it is sent to nobody else but to a reader: whoever has it now may pass it on.
+    /// Before that it is sent to nobody else: whoever has it now may pass it on.
     pub(crate) held_until: Moment,
+    /// And before that not even to a reader: whoever gets it now will have passed it on as soon.
+    pub(crate) held_from_readers_until: Moment,
+}
+
+impl Sends {
+    /// When it may be sent again to somebody who needs it so.
+    fn held_until(&self, priority: Priority) -> Moment {
+        if priority == Priority::Reader { self.held_from_readers_until } else { self.held_until }
+    }
 }
 
 /// What became of a request.
@@ -129,7 +138,7 @@ impl Uploads {
         Some((upload, next.priority))
     }
 
-    /// A piece goes out: who else waits for it waits for one that has been sent so often.
+    /// A piece goes out, or is out: who else waits for it waits for one of which that is so.
     pub(crate) fn sent(&mut self, digest: &Digest, piece: PieceIndex, sends: Sends) {
         let waiting = self.lines.values_mut().flat_map(|line| &mut line.waiting);
         let same = waiting.filter(|other| other.piece == piece && other.digest == *digest);
@@ -138,7 +147,7 @@ impl Uploads {
 
     fn is_held(&self, now: Moment, peer: &PeerId, at: usize) -> bool {
         let waiting = self.lines.get(peer).and_then(|line| line.waiting.get(at));
-        waiting.is_some_and(|waiting| waiting.sends.held_until > now && waiting.priority != Priority::Reader)
+        waiting.is_some_and(|waiting| waiting.sends.held_until(waiting.priority) > now)
     }
 
     /// When something that is held may be sent, if there is a slot for it.
@@ -147,7 +156,7 @@ impl Uploads {
             return None;
         }
         let waiting = self.lines.values().flat_map(|line| &line.waiting);
-        waiting.map(|waiting| waiting.sends.held_until).filter(|&until| until > now).min()
+        waiting.map(|waiting| waiting.sends.held_until(waiting.priority)).filter(|&until| until > now).min()
     }
 
     /// That upload has ended. Says whether it had been started.

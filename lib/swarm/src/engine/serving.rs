@@ -58,6 +58,9 @@ impl Engine {
         }
         if let Some(swarm) = self.swarms.get_mut(&digest) {
             swarm.asked_at = self.now;
+            if let Some(sends) = swarm.sent_whole(self.now, piece, &self.config) {
+                self.uploads.sent(&digest, piece, sends);
+            }
         }
         self.start_uploads();
         Ok(())

@@ -89,7 +89,7 @@ fn uploads_are_bounded_and_peers_take_turns() {
 
 #[test]
 fn different_peers_are_given_different_pieces_first() {
-    let mut bench = seed(Config { max_uploads: 1, ..Config::default() }, Bitfield::full(9));
+    let mut bench = seed(Config { max_uploads: 1, held_copies: 0, ..Config::default() }, Bitfield::full(9));
     bench.say(1, request(0));
     for (number, piece) in [(2, 0), (3, 0), (3, 5), (2, 6)] {
         bench.say(number, request(piece));
@@ -102,21 +102,33 @@ fn different_peers_are_given_different_pieces_first() {
 }
 
 #[test]
-fn what_was_just_sent_is_held_from_whoever_does_not_read_it() {
+fn what_was_just_sent_is_held_from_the_next_who_ask() {
     let mut bench = seed(Config::default(), Bitfield::full(9));
     let ask = |piece, priority| Message::Request { digest: blob(0), piece: PieceIndex(piece), priority };
     assert_eq!(bench.say(1, ask(0, Priority::Prefetch)), [prefetched(1, 0)]);
     assert_eq!(bench.say(2, ask(0, Priority::Prefetch)), [], "peer 1 may pass it on");
-    assert_eq!(bench.say(3, ask(0, Priority::Reader)), [upload(3, 0)], "a reader waits for nobody");
+    assert_eq!(bench.say(3, ask(0, Priority::Reader)), [], "it is not even there yet");
+    assert_eq!(bench.event(uploaded(1, 0)), []);
+    assert_eq!(bench.millis(90), []);
+    assert_eq!(bench.millis(20), [upload(3, 0)], "a reader does not wait for long");
     bench.say(3, ask(1, Priority::Prefetch));
-    assert_eq!(bench.millis(900), []);
-    assert_eq!(bench.millis(200), [prefetched(2, 0)], "nobody passed it on");
+    assert_eq!(bench.millis(1_000), [prefetched(2, 0)], "nobody passed it on");
     bench.connect(4, Role::Agent);
     assert_eq!(
         bench.say(4, ask(0, Priority::Prefetch)),
         [prefetched(4, 0)],
         "three have it, and it is asked for again"
     );
+}
+
+#[test]
+fn a_reader_waits_no_longer_than_others_for_a_piece_that_is_slow_to_be_sent() {
+    let mut bench = seed(Config::default(), Bitfield::full(9));
+    let ask = Message::Request { digest: blob(0), piece: PieceIndex(0), priority: Priority::Reader };
+    assert_eq!(bench.say(1, ask.clone()), [upload(1, 0)]);
+    assert_eq!(bench.say(2, ask), []);
+    assert_eq!(bench.millis(990), []);
+    assert_eq!(bench.millis(20), [upload(2, 0)]);
 }
 
 #[test]
