@@ -29,7 +29,7 @@ pub struct Config {
     /// The address at which other nodes reach the peer port, where it is not the one that the tracker sees.
     #[serde(default)]
     pub advertise: Option<SocketAddr>,
-    /// Where this host stands (a rack, a data centre): near peers are preferred.
+    /// Where this host stands (a data centre, or `centre/rack`): near peers are preferred.
     #[serde(default)]
     pub zone: Zone,
     /// How long a tag's meaning is believed before the origins are asked again. 5 s: a moved tag is seen soon, and a

@@ -1,6 +1,7 @@
 //! Whom an asker meets: a pure policy, which the simulator runs unchanged.
 //!
-//! Near peers first, since a zone's inner network is the cheap one; a reserved share of the answer is drawn from
+//! Near peers first, since a data centre's inner network is the cheap one, and up to half of them from the asker's rack, if
+//! zones name racks: not all, or a rack would wait for what no neighbour has. A reserved share of the answer is drawn from
 //! everywhere, so that blobs get from zone to zone; complete and incomplete peers are mixed, so that new pieces spread
 //! from those who have them while newcomers trade what they got. Chance decides among equals. Origins are always
 //! added, last: agents fall back on them.
@@ -87,12 +88,13 @@ where
     let mut everywhere = agents.all();
     while choice.chosen.len() < policy.random_share() && choice.take(&mut everywhere, rng) {}
     let drawn = choice.chosen.len();
-    for kinds in [agents.near(asker.zone), agents.far(asker.zone)] {
-        choice.take_by_turns(kinds, policy.size, rng);
-    }
+    let near = drawn + policy.size.saturating_sub(drawn).div_ceil(2);
+    choice.take_by_turns(agents.within(|zone| zone == asker.zone), near, rng);
+    choice.take_by_turns(agents.within(|zone| zone.is_near(asker.zone)), policy.size, rng);
+    choice.take_by_turns(agents.within(|zone| !zone.is_near(asker.zone)), policy.size, rng);
     let mut chosen = choice.chosen;
     chosen.rotate_left(drawn);
-    chosen.sort_by_key(|agent| agent.zone != *asker.zone);
+    chosen.sort_by_key(|agent| !agent.zone.is_near(asker.zone));
     chosen
 }
 
@@ -216,6 +218,20 @@ mod tests {
         let near = count(&chosen, |chosen| chosen.zone == nodes[3].zone);
         assert!((40..50).contains(&near), "{near} of 50 are near");
         assert!(chosen[..near].iter().all(|chosen| chosen.zone == nodes[3].zone), "near ones come first");
+    }
+
+    #[test]
+    fn up_to_half_of_an_answer_is_of_the_askers_rack_and_the_rest_of_its_data_centre() {
+        let rack = |number: u16| Zone(format!("centre-{}/rack-{}", number % 2, number % 20));
+        let nodes: Vec<_> = (0..1000)
+            .map(|number| PeerAddress { zone: rack(number), ..node(number, Role::Agent, 0) })
+            .collect();
+        let all = with_none_complete(&nodes);
+        let chosen = answer(&Policy::default(), &all, &nodes[4], &mut StdRng::seed_from_u64(1));
+        let of_rack = count(&chosen, |chosen| chosen.zone == nodes[4].zone);
+        let of_centre = count(&chosen, |chosen| chosen.zone.is_near(&nodes[4].zone));
+        assert!((20..30).contains(&of_rack), "{of_rack} of 50 are of the rack");
+        assert!((40..50).contains(&of_centre), "{of_centre} of 50 are of the data centre");
     }
 
     #[test]

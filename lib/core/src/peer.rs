@@ -31,12 +31,27 @@ pub enum Role {
     Tracker,
 }
 
-/// Where a node stands, as its operator names it (a data centre, a rack); empty if nobody said.
+/// Where a node stands, as its operator names it: a data centre, or a rack in it after a slash (`berlin/rack-7`); empty if
+/// nobody said. What one data centre has, its nodes need not fetch over a link that it pays for; a rack's nodes share a switch.
 #[derive(
     Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
 )]
 #[serde(transparent)]
 pub struct Zone(pub String);
+
+impl Zone {
+    /// The data centre: all before the first slash.
+    #[must_use]
+    pub fn centre(&self) -> &str {
+        self.0.split_once('/').map_or(&self.0, |(centre, _)| centre)
+    }
+
+    /// Whether both are in one data centre.
+    #[must_use]
+    pub fn is_near(&self, other: &Self) -> bool {
+        self.centre() == other.centre()
+    }
+}
 
 /// How to reach a node that exchanges pieces.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]

@@ -48,9 +48,9 @@ fn preferred(same_zone: bool, known: Option<Path>) -> Transport {
     }
 }
 
-/// Whether two nodes say to be in one zone; two that say nothing are.
+/// Whether two nodes say to be in one data centre; two that say nothing are.
 pub(crate) fn is_same_zone(own: &Zone, peer: &Zone) -> bool {
-    own == peer
+    own.is_near(peer)
 }
 
 /// Halls next to each other: a lost packet is there again before a window has run out.

@@ -108,17 +108,8 @@ impl Holders {
         Lots::new(self.zones.values().flat_map(|agents| [&agents.complete, &agents.incomplete]))
     }
 
-    /// The agents in a zone that have every piece, and those that have not.
-    pub(crate) fn near(&self, zone: &Zone) -> [Lots<'_>; 2] {
-        self.split(|other| other == zone)
-    }
-
-    /// Likewise those of all other zones.
-    pub(crate) fn far(&self, zone: &Zone) -> [Lots<'_>; 2] {
-        self.split(|other| other != zone)
-    }
-
-    fn split(&self, which: impl Fn(&Zone) -> bool) -> [Lots<'_>; 2] {
+    /// The agents of some zones that have every piece, and those that have not.
+    pub(crate) fn within(&self, which: impl Fn(&Zone) -> bool) -> [Lots<'_>; 2] {
         let agents: Vec<_> =
             self.zones.iter().filter(|(zone, _)| which(zone)).map(|(_, agents)| agents).collect();
         [

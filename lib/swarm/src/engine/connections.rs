@@ -26,7 +26,7 @@ impl Engine {
     }
 
     fn accept(&mut self, id: PeerId, role: Role, zone: &Zone) {
-        let peer = Peer::new(self.now, role, *zone == self.zone, &self.config);
+        let peer = Peer::new(self.now, role, zone.is_near(&self.zone), &self.config);
         if peer.is_scarce() {
             self.scarce.insert(id);
         }
