@@ -1,12 +1,12 @@
 //! What a tracker can be told, and what it does when it is told nothing.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
 use std::time::Duration;
 
 use bytesize::ByteSize;
 use serde::Deserialize;
 
+use crate::enrolment::Enrolment;
 use crate::handout::Policy;
 use crate::state::Limits;
 
@@ -20,6 +20,8 @@ pub struct Config {
     pub admin: SocketAddr,
     /// Where `ca.pem`, `cert.pem` and `key.pem` are. Default `/etc/shoal/identity`.
     pub identity: shoal_identity::Config,
+    /// How nodes get their certificates here. Default: not at all; they have them from `shoal ca issue`, or from elsewhere.
+    pub enrolment: Option<Enrolment>,
     /// Limits of the listener: each agent keeps one or two connections.
     pub http: shoal_http::Limits,
     /// Limits of what is kept in memory.
@@ -85,7 +87,8 @@ impl Default for Config {
         Self {
             listen: SocketAddr::from((Ipv4Addr::UNSPECIFIED, 15003)),
             admin: SocketAddr::from((Ipv4Addr::LOCALHOST, 15005)),
-            identity: shoal_identity::Config { directory: PathBuf::from("/etc/shoal/identity") },
+            identity: shoal_identity::Config::at("/etc/shoal/identity"),
+            enrolment: None,
             http: shoal_http::Limits::default(),
             limits: Limits::default(),
             announce_interval: Duration::from_secs(20),
