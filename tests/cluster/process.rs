@@ -151,6 +151,16 @@ impl Processes {
         (config, Command::new(binary(self.folder.path())))
     }
 
+    /// Starts an agent that asks that tracker and no origin.
+    pub(crate) async fn agent_asking(&self, name: &str, tracker_url: &str) -> Process {
+        let stored = stored(self.folder.path(), name, "min_free = 0\ncapacity = \"100%\"\n");
+        let config =
+            format!("listen = \"127.0.0.1:0\"\ntracker = [\"{tracker_url}\"]\norigins = []\n{stored}");
+        let agent = Process::spawn(self.folder.path(), Role::Agent, name, &config);
+        agent.ready().await;
+        agent
+    }
+
     pub(crate) fn origin_url(&self) -> &str {
         &self.origin_url
     }
