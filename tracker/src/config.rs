@@ -159,6 +159,17 @@ mod tests {
     }
 
     #[test]
+    fn enrolment_needs_a_folder_and_nothing_else() {
+        let config: Config = toml::from_str("[enrolment]\nca = \"/etc/shoal/ca\"").unwrap();
+        let enrolment = config.enrolment.unwrap();
+        assert_eq!((enrolment.listen.port(), enrolment.lifetime.as_secs()), (15004, 30 * 86_400));
+        let all =
+            "ca = \"ca\"\nlisten = \"[::]:1\"\nlifetime = \"1s\"\nmax_uses = 1\nattempts_per_minute = 1";
+        let config: Config = toml::from_str(&format!("[enrolment]\n{all}")).unwrap();
+        assert!(config.enrolment.unwrap().check().is_err(), "a second is too short");
+    }
+
+    #[test]
     fn a_misspelt_field_is_an_error() {
         assert!(toml::from_str::<Config>("leese = \"60s\"").unwrap_err().to_string().contains("leese"));
     }

@@ -238,3 +238,65 @@ fn seconds_now() -> u64 {
 
 /// Certificates have whole seconds, and a shorter one might never be valid. Tests need few; nobody else does.
 const MIN_LIFETIME: Duration = Duration::from_secs(2);
+
+#[cfg(test)]
+mod tests {
+    use shoal_core::Role;
+    use shoal_identity::{Config, JoinConfig, Joining, NamePattern, TokenOrder};
+
+    use super::*;
+
+    fn registrar(folder: &std::path::Path) -> Registrar {
+        Authority::generate("prod").unwrap().save(folder).unwrap();
+        let text = format!("ca = {folder:?}");
+        Registrar::open(&toml::from_str(&text).unwrap()).unwrap()
+    }
+
+    fn token(authority: &Authority, number: u8, age: Duration) -> String {
+        let name = NamePattern::parse("host-1").unwrap();
+        let lifetime = Duration::from_secs(60);
+        let order = TokenOrder { id: [number; 16], role: Role::Agent, name, uses: 1, lifetime };
+        authority.token(order, SystemTime::now() - age).unwrap().as_str().to_owned()
+    }
+
+    /// What a node of its own, with a key of its own, asks with that token.
+    fn request(token: &str) -> EnrolRequest {
+        let home = tempfile::tempdir().unwrap();
+        let good = token_of_anybody();
+        let join = JoinConfig { token: Some(good), token_file: None, trackers: Vec::new() };
+        let config = Config { join: Some(join), ..Config::at(home.path()) };
+        let csr = Joining::begin(&config, SystemTime::now()).unwrap().request().unwrap();
+        EnrolRequest { token: token.to_owned(), request: BASE64.encode(&csr) }
+    }
+
+    fn token_of_anybody() -> String {
+        token(&Authority::generate("any").unwrap(), 0, Duration::ZERO)
+    }
+
+    #[test]
+    fn a_good_token_gives_its_role_and_name_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let registrar = registrar(folder.path());
+        let first = request(&token(registrar.authority(), 1, Duration::ZERO));
+        let (node, _) = registrar.issue(&first).unwrap();
+        assert_eq!((node.role, node.name.as_str()), (Role::Agent, "host-1"));
+        assert_eq!(registrar.issue(&first).unwrap().0, node, "who lost the answer may ask again");
+        let second = registrar.issue(&request(&first.token)).unwrap_err();
+        assert!(matches!(second, Rejection::Uses(UsesError::Spent { uses: 1 })), "{second}");
+        assert_eq!(Ledger::of(folder.path()).named("host-1").unwrap(), [node]);
+    }
+
+    #[test]
+    fn tokens_of_others_old_ones_and_garbage_give_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let registrar = registrar(folder.path());
+        let old = token(registrar.authority(), 1, Duration::from_secs(120));
+        for token in [token_of_anybody(), old, "shoal-token-1.e30.AAAA".to_owned(), String::new()] {
+            let refused = registrar.issue(&request(&token)).unwrap_err();
+            assert!(matches!(refused, Rejection::Token(_)), "{token}: {refused}");
+        }
+        let good = token(registrar.authority(), 2, Duration::ZERO);
+        let garbage = EnrolRequest { token: good, request: BASE64.encode(b"no request") };
+        assert!(matches!(registrar.issue(&garbage).unwrap_err(), Rejection::Identity(_)));
+    }
+}
