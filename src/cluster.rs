@@ -191,7 +191,7 @@ impl Cluster {
     pub fn identity(&self, role: Role, name: &str) -> anyhow::Result<Identity> {
         let directory = self.folder(name).join("identity");
         if directory.exists() {
-            return Ok(Identity::load(&shoal_identity::Config { directory })?);
+            return Ok(Identity::load(&shoal_identity::Config::at(directory))?);
         }
         let identity = self.authority.issue(role, name)?;
         identity.save(&directory)?;

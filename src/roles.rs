@@ -8,8 +8,8 @@ use anyhow::Context as _;
 use prometheus::Registry;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use shoal_agent::Agent;
+use shoal_control::enrol;
 use shoal_http::Running;
-use shoal_identity::Identity;
 use shoal_origin::Origin;
 use shoal_tracker::Tracker;
 use tokio::signal::unix::{SignalKind, signal};
@@ -25,7 +25,7 @@ pub(crate) async fn agent(options: RoleOptions) -> anyhow::Result<()> {
     raise_open_files();
     let config: shoal_agent::Config = config::load(&options.config, &options.set)?;
     let (metrics, admin) = (Registry::new(), config.admin);
-    let identity = Identity::load(&config.identity)?;
+    let identity = enrol::open(&config.identity).await?;
     let agent = Agent::bind(config, identity, &metrics).await?;
     let admin = open_admin(admin, metrics, Arc::new(agent.readiness())).await?;
     terminated().await?;
@@ -38,7 +38,7 @@ pub(crate) async fn origin(options: RoleOptions) -> anyhow::Result<()> {
     raise_open_files();
     let config: shoal_origin::Config = config::load(&options.config, &options.set)?;
     let (metrics, admin) = (Registry::new(), config.admin);
-    let identity = Identity::load(&config.identity)?;
+    let identity = enrol::open(&config.identity).await?;
     let origin = Origin::bind(config, identity, &metrics).await?;
     let admin = open_admin(admin, metrics, Arc::new(origin.readiness())).await?;
     terminated().await?;
@@ -51,7 +51,7 @@ pub(crate) async fn tracker(options: RoleOptions) -> anyhow::Result<()> {
     raise_open_files();
     let config: shoal_tracker::Config = config::load(&options.config, &options.set)?;
     let (metrics, admin) = (Registry::new(), config.admin);
-    let identity = Identity::load(&config.identity)?;
+    let identity = enrol::open(&config.identity).await?;
     let tracker = Tracker::bind(config, identity, &metrics).await?;
     let admin = open_admin(admin, metrics, Arc::new(|| Ok(()))).await?;
     terminated().await?;

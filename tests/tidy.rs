@@ -16,6 +16,7 @@ const ALLOWED: [(&str, &[&str]); 15] = [
             "simulation",
             "swarm",
             "transfer",
+            "control",
             "store",
             "http",
             "identity",

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use futures_util::FutureExt;
 use futures_util::future::{OptionFuture, Shared};
 use lru::LruCache;
+use prometheus::IntCounter;
 use shoal_control::{ControlError, Found, TrackerClient};
 use shoal_core::{Digest, PeerAddress, RepositoryName};
 use shoal_identity::Identity;
@@ -57,6 +58,7 @@ struct Inner {
     transfer: Transfer,
     tracker: TrackerClient,
     identity: Identity,
+    metainfo_refused: IntCounter,
     holdings: Holdings,
     /// The node's: requests run on others, which they may leave at any time.
     runtime: Handle,
@@ -111,7 +113,7 @@ impl Fetches {
         store: Store,
         transfer: Transfer,
         tracker: TrackerClient,
-        identity: Identity,
+        (identity, metainfo_refused): (Identity, IntCounter),
         holdings: Holdings,
         idle_timeout: Duration,
     ) -> Self {
@@ -120,6 +122,7 @@ impl Fetches {
             transfer,
             tracker,
             identity,
+            metainfo_refused,
             holdings,
             admission: tokio::sync::Mutex::default(),
             ended: Notify::new(),
@@ -389,7 +392,10 @@ impl Fetches {
         match self.0.identity.verify(&found.metainfo) {
             Ok(_) => Ok(Verified(Arc::new(found))),
             Err(error) => {
-                tracing::warn!(%digest, %error, "metainfo refused: no origin of this cluster signed it");
+                self.0.metainfo_refused.inc();
+                let (bearer, error_here) =
+                    (found.bearer.map(|id| id.to_string()), &error as &dyn std::error::Error);
+                tracing::warn!(%digest, bearer, error = error_here, "metainfo refused: no origin of this cluster signed it");
                 Err(FetchError::Unavailable(format!("metainfo refused: {error}").into()))
             }
         }

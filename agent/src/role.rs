@@ -4,7 +4,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use shoal_control::{Announcer, ControlError, Holding, OriginClient, TrackerClient};
+use prometheus::IntCounter;
+use shoal_control::{Announcer, ControlError, Holding, OriginClient, TrackerClient, Upkeep};
 use shoal_core::{PeerAddress, PeerId, Role};
 use shoal_driver::ReadOnlyDriver;
 use shoal_http::{Running, Server, Workers};
@@ -30,6 +31,7 @@ pub struct Agent {
     transfer: Transfer,
     fetches: Fetches,
     announcer: Announcer,
+    _upkeep: Upkeep,
     store: Store,
     id: PeerId,
     drain: std::time::Duration,
@@ -104,11 +106,23 @@ impl Agent {
             zone: config.zone,
         };
         let announcer = Announcer::start(tracker.clone(), address, None, held_by(store.clone()));
+        let upkeep = Upkeep::of_node(&identity, &config.identity, &tracker, &announcer.handle());
         let id = identity.id();
         let holdings = Holdings::new(store.clone(), announcer.handle());
+        let refused = IntCounter::new(
+            "shoal_metainfo_refused_total",
+            "Metainfo that was refused: forged, altered, or signed by no origin; the log names its bearer.",
+        )?;
+        metrics.register(Box::new(refused.clone()))?;
         let idle_timeout = config.ranges.idle_timeout;
-        let fetches =
-            Fetches::new(store.clone(), transfer.clone(), tracker, identity, holdings, idle_timeout);
+        let fetches = Fetches::new(
+            store.clone(),
+            transfer.clone(),
+            tracker,
+            (identity, refused),
+            holdings,
+            idle_timeout,
+        );
         let access = recall_access(directory.join("links"), store.clone()).await;
         fetches.follow(evictions, access.clone());
 
@@ -143,6 +157,7 @@ impl Agent {
             transfer,
             fetches,
             announcer,
+            _upkeep: upkeep,
             store,
             id,
             drain: config.drain,

@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use axum::extract::Request;
 use axum::middleware::map_request;
-use shoal_control::{Announcer, ControlError, TrackerClient};
+use shoal_control::{Announcer, ControlError, TrackerClient, Upkeep};
 use shoal_core::{PeerAddress, PeerId, Role};
 use shoal_driver::{FilesystemDriver, ReadWriteDriver, Signer};
-use shoal_http::{Running, Server, Workers};
-use shoal_identity::Identity;
+use shoal_http::{Doorkeeper, Running, Server, Workers};
+use shoal_identity::{Identity, Refusals};
 use shoal_registry::auth::{ClientCertificate, Guard, GuardError};
 use shoal_registry::maintenance::{MaintenanceMetrics, Schedule};
 use shoal_registry::{PullMetrics, Registry};
@@ -32,6 +32,7 @@ pub struct Origin {
     api: Running,
     transfer: Transfer,
     announcer: Announcer,
+    _upkeep: Upkeep,
     store: Store,
     id: PeerId,
     drain: Duration,
@@ -116,6 +117,7 @@ impl Origin {
         let tls = identity.server_config(&[b"h2", b"http/1.1"]);
         let api = listen(("internal API", "api_listen"), config.api_listen, Some(tls), &config.http)
             .await?
+            .kept_by(doorkeeper(&identity))
             .serve(api.router());
 
         let signer = identity.clone();
@@ -143,7 +145,8 @@ impl Origin {
         let address = PeerAddress { id, role: Role::Origin, addresses: vec![peer_port], zone: config.zone };
         let url = config.advertise_api.unwrap_or_else(|| format!("https://{}", api.local_address()));
         // Trackers ask an origin what it has; it need not tell them a million blobs.
-        let announcer = Announcer::start(tracker, address, Some(url), Vec::new);
+        let announcer = Announcer::start(tracker.clone(), address, Some(url), Vec::new);
+        let upkeep = Upkeep::of_node(&identity, &config.identity, &tracker, &announcer.handle());
         tracing::info!(peer = %id, registry = %server.local_address(), api = %api.local_address(), peers = %peer_port, "origin is up");
         Ok(Self {
             registry,
@@ -153,6 +156,7 @@ impl Origin {
             api,
             transfer,
             announcer,
+            _upkeep: upkeep,
             store,
             id,
             drain: config.drain,
@@ -221,6 +225,14 @@ impl Origin {
         self.transfer.shutdown().await;
         self.store.close().await;
     }
+}
+
+fn doorkeeper(identity: &Identity) -> Doorkeeper {
+    let (refusals, identity) = (Refusals::of("origin API"), identity.clone());
+    Doorkeeper::new(
+        move |remote, error| refusals.note(remote, error),
+        move |certificate| identity.expelled(certificate),
+    )
 }
 
 /// What the registry's listener shows, and whom the registry lets in.

@@ -92,7 +92,7 @@ fn connector(identity: &Path) -> anyhow::Result<TlsConnector> {
 
 /// The identity that is kept in that folder.
 pub(super) fn load(directory: &Path) -> anyhow::Result<Identity> {
-    Ok(Identity::load(&Config { directory: directory.to_owned() })?)
+    Ok(Identity::load(&Config::at(directory))?)
 }
 
 /// What both ends say they speak.

@@ -33,7 +33,7 @@ impl Stranger {
     /// With the certificate of a node whose folder is there.
     fn of(cluster: &Processes, name: &str) -> (Self, PeerId) {
         let directory = cluster.folder(name).join("identity");
-        let identity = Identity::load(&Config { directory }).unwrap();
+        let identity = Identity::load(&Config::at(directory)).unwrap();
         let tracker = TrackerClient::new(&identity, vec![cluster.tracker_url().to_owned()]).unwrap();
         (Self(tracker), identity.id())
     }

@@ -7,8 +7,12 @@ mod conformance;
 mod crash;
 mod eviction;
 mod faults;
+mod forged;
 mod full_disk;
 mod hostile;
+mod identity;
+mod ports;
+#[allow(dead_code, reason = "shared with the load generator of trackers")]
 mod process;
 mod pull;
 mod ranges;

@@ -16,6 +16,7 @@ use tempfile::TempDir;
 pub(crate) struct Process {
     child: Child,
     registry: Option<SocketAddr>,
+    peers: Option<SocketAddr>,
     admin: SocketAddr,
     complaints: Arc<Mutex<Vec<String>>>,
 }
@@ -27,7 +28,14 @@ pub(crate) struct Processes {
     tracker_url: String,
     pub(crate) origin: Process,
     origin_url: String,
+    enrolment_url: String,
 }
+
+/// Keys of `[identity]` for a node that looks at its files all the time.
+const SOON: &str = "reload_interval = \"100ms\"\n";
+
+/// Begins the table that each configuration ends with.
+const IDENTITY: &str = "[identity]\n";
 
 /// How long a role may take to come up.
 const START: Duration = Duration::from_secs(30);
@@ -40,22 +48,47 @@ impl Processes {
 
     /// The same, with more tables in the origin's configuration.
     pub(crate) async fn start_with(origin_tables: &str) -> Self {
+        Self::start_all("", origin_tables, "", |_| ()).await
+    }
+
+    /// The same with a tracker that enrols nodes, for certificates of that lifetime, and hears of changes soon. Before the
+    /// roles start, `prepare` has the folder with the authority.
+    pub(crate) async fn enrolling(lifetime: &str, prepare: impl FnOnce(&Path)) -> Self {
+        let enrolment = format!("listen = \"127.0.0.1:{{}}\"\nlifetime = \"{lifetime}\"\n");
+        Self::start_all(&enrolment, "", SOON, prepare).await
+    }
+
+    async fn start_all(
+        enrolment: &str,
+        origin_tables: &str,
+        identity_keys: &str,
+        prepare: impl FnOnce(&Path),
+    ) -> Self {
         shoal_identity::install_crypto_provider();
         let folder = tempfile::tempdir().unwrap();
         let ca = folder.path().join("ca");
         shoal(&["ca", "init", "--directory", ca.to_str().unwrap()]);
+        prepare(folder.path());
         let tracker_port = free_port();
         let (tracker_url, api_port) = (format!("https://127.0.0.1:{tracker_port}"), free_port());
         let origin_url = format!("https://127.0.0.1:{api_port}");
+        let enrolment_port = free_port();
+        let enrolment_url = format!("https://127.0.0.1:{enrolment_port}");
 
-        let config = format!("listen = \"127.0.0.1:{tracker_port}\"\n");
+        let mut config = format!("listen = \"127.0.0.1:{tracker_port}\"\n");
+        if !enrolment.is_empty() {
+            let enrolment = enrolment.replace("{}", &enrolment_port.to_string());
+            config += "announce_interval = \"300ms\"\nlease = \"5s\"\n";
+            config += &format!("[enrolment]\nca = {ca:?}\n{enrolment}{IDENTITY}{identity_keys}");
+        }
         let tracker = Process::spawn(folder.path(), Role::Tracker, "tracker", &config);
         let config = format!(
             "listen = \"127.0.0.1:0\"\napi_listen = \"127.0.0.1:{api_port}\"\ntracker = [\"{tracker_url}\"]\n{origin_tables}{}",
             stored(folder.path(), "origin", "")
-        );
+        ) + IDENTITY
+            + identity_keys;
         let origin = Process::spawn(folder.path(), Role::Origin, "origin", &config);
-        let processes = Self { folder, tracker, tracker_url, origin, origin_url };
+        let processes = Self { folder, tracker, tracker_url, origin, origin_url, enrolment_url };
         processes.origin.ready().await;
         processes
     }
@@ -77,6 +110,59 @@ impl Processes {
         let agent = Process::spawn(self.folder.path(), Role::Agent, name, &config);
         agent.ready().await;
         agent
+    }
+
+    /// A token of `shoal ca token`, for an agent of that name.
+    pub(crate) fn token(&self, name: &str) -> String {
+        let ca = self.folder("ca");
+        let ca = ca.to_str().unwrap();
+        shoal(&["ca", "token", "--ca", ca, "--role", "agent", "--name", name]).trim().to_owned()
+    }
+
+    /// Starts an agent that has nothing but a token.
+    pub(crate) async fn joining_agent(&self, name: &str, token: &str) -> Process {
+        let (config, command) = self.joining(name, token);
+        let agent = Process::run(command, self.folder.path(), Role::Agent, name, &config);
+        agent.ready().await;
+        agent
+    }
+
+    /// The same agent, run to its end, which comes when it cannot join: what it says then.
+    pub(crate) fn refused_agent(&self, name: &str, token: &str) -> String {
+        let (config, mut command) = self.joining(name, token);
+        let file = self.folder(name).join("config.toml");
+        std::fs::create_dir_all(self.folder(name)).unwrap();
+        let directory = self.folder(name).join("identity");
+        std::fs::write(&file, config.replace(IDENTITY, &format!("{IDENTITY}directory = {directory:?}\n")))
+            .unwrap();
+        let output = command.args(["agent", "--config", file.to_str().unwrap()]).output().unwrap();
+        assert!(!output.status.success());
+        String::from_utf8(output.stderr).unwrap()
+    }
+
+    fn joining(&self, name: &str, token: &str) -> (String, Command) {
+        let config = format!(
+            "listen = \"127.0.0.1:0\"\ntracker = [\"{}\"]\norigins = [\"{}\"]\n{}{IDENTITY}{SOON}join = {{ token = \"{token}\", trackers = [\"{}\"] }}\n",
+            self.tracker_url,
+            self.origin_url,
+            stored(self.folder.path(), name, "min_free = 0\ncapacity = \"100%\"\n"),
+            self.enrolment_url
+        );
+        (config, Command::new(binary(self.folder.path())))
+    }
+
+    /// Starts an agent that asks that tracker and no origin.
+    pub(crate) async fn agent_asking(&self, name: &str, tracker_url: &str) -> Process {
+        let stored = stored(self.folder.path(), name, "min_free = 0\ncapacity = \"100%\"\n");
+        let config =
+            format!("listen = \"127.0.0.1:0\"\ntracker = [\"{tracker_url}\"]\norigins = []\n{stored}");
+        let agent = Process::spawn(self.folder.path(), Role::Agent, name, &config);
+        agent.ready().await;
+        agent
+    }
+
+    pub(crate) fn origin_url(&self) -> &str {
+        &self.origin_url
     }
 
     /// Starts an origin beside the first, or one of that name again. It answers, and may not have met the tracker yet.
@@ -125,27 +211,18 @@ impl Process {
     }
 
     /// By a command to which only the arguments of the role are missing.
-    fn spawn_by(mut command: Command, folder: &Path, role: Role, name: &str, config: &str) -> Self {
+    fn spawn_by(command: Command, folder: &Path, role: Role, name: &str, config: &str) -> Self {
+        issue(folder, role, name);
+        Self::run(command, folder, role, name, config)
+    }
+
+    /// One whose certificate, if it has any, is there already. Keys of `[identity]` may end the configuration.
+    fn run(mut command: Command, folder: &Path, role: Role, name: &str, config: &str) -> Self {
         let home = folder.join(name);
-        let identity = home.join("identity");
-        if !identity.exists() {
-            let (ca, identity) = (folder.join("ca"), identity.to_str().unwrap());
-            let ca = ca.to_str().unwrap();
-            shoal(&[
-                "ca",
-                "issue",
-                "--ca",
-                ca,
-                "--role",
-                role.as_str(),
-                "--name",
-                name,
-                "--directory",
-                identity,
-            ]);
-        }
-        let file = home.join("config.toml");
-        let head = format!("admin = \"127.0.0.1:0\"\n{config}[identity]\ndirectory = {identity:?}\n");
+        std::fs::create_dir_all(&home).unwrap();
+        let (file, identity) = (home.join("config.toml"), home.join("identity"));
+        let (tables, keys) = config.split_once(IDENTITY).unwrap_or((config, ""));
+        let head = format!("admin = \"127.0.0.1:0\"\n{tables}{IDENTITY}directory = {identity:?}\n{keys}");
         std::fs::write(&file, head).unwrap();
         command.args([
             role.as_str(),
@@ -158,13 +235,15 @@ impl Process {
         ]);
         let child = command.stderr(Stdio::piped()).spawn().unwrap();
         let admin = ([127, 0, 0, 1], 0).into();
-        let mut process = Self { child, registry: None, admin, complaints: Arc::default() };
+        let complaints = Arc::default();
+        let mut process = Self { child, registry: None, peers: None, admin, complaints };
         let lines = process.log(name);
         loop {
             let line = lines.recv_timeout(START).unwrap_or_else(|_| panic!("{name} did not come up"));
             let event: Value = serde_json::from_str(&line).unwrap_or(Value::Null);
             let address = |field: &str| event[field].as_str().map(|text| text.parse().unwrap());
             process.registry = process.registry.or_else(|| address("registry"));
+            process.peers = process.peers.or_else(|| address("peers"));
             if event["message"] == "admin port is up" {
                 process.admin = address("address").unwrap();
                 return process;
@@ -196,6 +275,11 @@ impl Process {
     /// Where its registry listens.
     pub(crate) fn registry(&self) -> SocketAddr {
         self.registry.expect("this role has a registry")
+    }
+
+    /// Where other nodes reach it.
+    pub(crate) fn peers(&self) -> SocketAddr {
+        self.peers.expect("this role has a peer port")
     }
 
     /// The warnings and errors that it has logged.
@@ -289,6 +373,16 @@ impl Drop for Process {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+/// Has the authority in the folder issue a certificate for a role of that name, unless it has one.
+pub(crate) fn issue(folder: &Path, role: Role, name: &str) {
+    let (ca, directory) = (folder.join("ca"), folder.join(name).join("identity"));
+    if !directory.exists() {
+        let (ca, directory) = (ca.to_str().unwrap(), directory.to_str().unwrap());
+        let of = ["--role", role.as_str(), "--name", name, "--directory", directory];
+        shoal(&[&["ca", "issue", "--ca", ca], &of[..]].concat());
     }
 }
 

@@ -18,11 +18,17 @@ fn stranger(alpn: &[u8], with_certificate: bool) -> rustls::ClientConfig {
     if with_certificate {
         return with_alpn(&identity, alpn);
     }
+    let mut config = trusting();
+    config.alpn_protocols = vec![alpn.to_vec()];
+    config
+}
+
+/// A client without a certificate, which accepts any server.
+pub(crate) fn trusting() -> rustls::ClientConfig {
     let mut config = rustls::ClientConfig::builder_with_protocol_versions(&[&rustls::version::TLS13])
         .with_root_certificates(rustls::RootCertStore::empty())
         .with_no_client_auth();
     config.dangerous().set_certificate_verifier(Arc::new(Anyone));
-    config.alpn_protocols = vec![alpn.to_vec()];
     config
 }
 
@@ -37,7 +43,7 @@ fn with_alpn(identity: &Identity, alpn: &[u8]) -> rustls::ClientConfig {
 
 /// Believes every server: what a stranger would do.
 #[derive(Debug)]
-struct Anyone;
+pub(crate) struct Anyone;
 
 impl rustls::client::danger::ServerCertVerifier for Anyone {
     fn verify_server_cert(
@@ -74,21 +80,32 @@ impl rustls::client::danger::ServerCertVerifier for Anyone {
     }
 }
 
-/// Whether an HTTP request over TLS gets any answer at all.
-async fn is_answered_over_tls(address: SocketAddr, config: rustls::ClientConfig) -> bool {
+/// What any node may ask an origin.
+pub(crate) const QUESTION: &str = "GET /v1/tags?repository=a";
+
+/// What an HTTP request over TLS is answered; `None` if it gets no answer at all.
+pub(crate) async fn answer_over_tls(
+    address: SocketAddr,
+    config: rustls::ClientConfig,
+    request_line: &str,
+) -> Option<String> {
     let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
     let tcp = TcpStream::connect(address).await.unwrap();
-    let Ok(mut tls) = connector.connect("shoal".try_into().unwrap(), tcp).await else { return false };
+    let mut tls = connector.connect("shoal".try_into().unwrap(), tcp).await.ok()?;
     // In TLS 1.3 a client learns that its certificate was refused when it reads.
-    let sent = tls
-        .write_all(b"GET /v1/tags?repository=a HTTP/1.1\r\nhost: shoal\r\nconnection: close\r\n\r\n")
-        .await;
+    let request =
+        format!("{request_line} HTTP/1.1\r\nhost: shoal\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+    let sent = tls.write_all(request.as_bytes()).await;
     let mut answer = Vec::new();
-    sent.is_ok() && tls.read_to_end(&mut answer).await.is_ok() && !answer.is_empty()
+    let answered = sent.is_ok() && tls.read_to_end(&mut answer).await.is_ok() && !answer.is_empty();
+    answered.then(|| String::from_utf8_lossy(&answer).into_owned())
 }
 
 /// How a QUIC connection ends on which nonsense is said: every node ends it, and says why.
-async fn end_over_quic(address: SocketAddr, config: rustls::ClientConfig) -> quinn::ConnectionError {
+pub(crate) async fn end_over_quic(
+    address: SocketAddr,
+    config: rustls::ClientConfig,
+) -> quinn::ConnectionError {
     let mut endpoint = quinn::Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
     let crypto = quinn::crypto::rustls::QuicClientConfig::try_from(config).unwrap();
     endpoint.set_default_client_config(quinn::ClientConfig::new(Arc::new(crypto)));
@@ -104,7 +121,7 @@ async fn end_over_quic(address: SocketAddr, config: rustls::ClientConfig) -> qui
 }
 
 /// Whether the TLS handshake failed: no byte of the protocol was looked at (RFC 9001 section 4.8).
-fn is_refused_by_tls(end: &quinn::ConnectionError) -> bool {
+pub(crate) fn is_refused_by_tls(end: &quinn::ConnectionError) -> bool {
     match end {
         quinn::ConnectionError::ConnectionClosed(close) => {
             (0x100..0x200).contains(&u64::from(close.error_code))
@@ -120,8 +137,11 @@ async fn without_a_certificate_of_the_cluster_nothing_connects() {
     let tracker: SocketAddr = cluster.tracker_url().strip_prefix("https://").unwrap().parse().unwrap();
     for with_certificate in [false, true] {
         for address in [tracker, cluster.origin().api_address()] {
-            let answered = is_answered_over_tls(address, stranger(b"http/1.1", with_certificate)).await;
-            assert!(!answered, "{address} answered, certificate of another cluster: {with_certificate}");
+            let answered = answer_over_tls(address, stranger(b"http/1.1", with_certificate), QUESTION).await;
+            assert!(
+                answered.is_none(),
+                "{address} answered, certificate of another cluster: {with_certificate}"
+            );
         }
         for address in [cluster.origin().peer_address(), cluster.agent(0).peer_address()] {
             let end = end_over_quic(address, stranger(b"shoal/1", with_certificate)).await;
@@ -139,7 +159,8 @@ async fn with_a_certificate_of_the_cluster_the_same_probes_get_through() {
     let member = |alpn| with_alpn(&cluster.identity(Role::Agent, "member").unwrap(), alpn);
     let tracker: SocketAddr = cluster.tracker_url().strip_prefix("https://").unwrap().parse().unwrap();
     for address in [tracker, cluster.origin().api_address()] {
-        assert!(is_answered_over_tls(address, member(b"http/1.1")).await, "{address} did not answer");
+        let answered = answer_over_tls(address, member(b"http/1.1"), QUESTION).await;
+        assert!(answered.is_some(), "{address} did not answer");
     }
     for address in [cluster.origin().peer_address(), cluster.agent(0).peer_address()] {
         let end = end_over_quic(address, member(b"shoal/1")).await;

@@ -6,27 +6,30 @@
 use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use axum::body::Bytes;
-use axum::extract::{DefaultBodyLimit, FromRequest, FromRequestParts, Request};
+use axum::extract::{DefaultBodyLimit, Extension, FromRequest, FromRequestParts, Request};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::post;
+use axum::routing::{get, post};
 use axum::{Json, Router};
 use http::StatusCode;
 use http::request::Parts;
 use serde::de::DeserializeOwned;
-use shoal_control::message::{AnnounceRequest, FindReply, FindRequest, LeaveRequest, path};
+use shoal_control::message::{
+    AnnounceRequest, CertificateReply, FindReply, FindRequest, LeaveRequest, RenewRequest, path,
+};
 use shoal_control::{Announced, ErrorReply};
 use shoal_core::{Digest, PeerAddress, Role};
 use shoal_http::{ClientCertificate, RemoteAddress};
-use shoal_identity::{Identity, Peer};
+use shoal_identity::{Authority, Identity, Peer};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use crate::admission::admit;
 use crate::config::Config;
+use crate::enrolment::Registrar;
 use crate::handout::Policy;
 use crate::metainfo::{Answer, Library};
 use crate::metrics::Metrics;
@@ -43,6 +46,8 @@ pub(crate) struct Api {
     announce_interval: Duration,
     /// Announces that may be in memory at once: they are the only large requests.
     announces: Semaphore,
+    /// Who gives nodes their next certificate, if this tracker does.
+    registrar: Option<Arc<Registrar>>,
     metrics: Metrics,
 }
 
@@ -53,7 +58,7 @@ struct Caller {
 }
 
 /// A JSON body, whatever its content type says.
-struct Body<T>(T);
+pub(crate) struct Body<T>(pub(crate) T);
 
 /// A request that took so long is of no use to anybody: clients give up after 3 s.
 const REQUEST_TIME_LIMIT: Duration = Duration::from_secs(10);
@@ -66,6 +71,7 @@ impl Api {
         identity: Identity,
         state: Arc<Mutex<State>>,
         library: Library,
+        registrar: Option<Arc<Registrar>>,
         metrics: Metrics,
     ) -> Arc<Self> {
         Arc::new(Self {
@@ -75,6 +81,7 @@ impl Api {
             policy: config.handout.clone(),
             announce_interval: config.announce_interval,
             announces: Semaphore::new(MAX_ANNOUNCES),
+            registrar,
             metrics,
         })
     }
@@ -110,7 +117,8 @@ impl Api {
         };
         self.metrics.observe(counts);
         let interval_ms = u64::try_from(self.announce_interval.as_millis()).unwrap_or(u64::MAX);
-        Ok(Announced { interval_ms, send_all: outcome? == Memory::Missing })
+        let revocations = self.identity.revocations().map_or(0, |list| list.number());
+        Ok(Announced { interval_ms, send_all: outcome? == Memory::Missing, revocations })
     }
 
     fn leave(&self, caller: &Caller) {
@@ -129,10 +137,15 @@ pub(crate) fn router(api: Arc<Api>) -> Router {
     Router::new()
         .route(path::FIND, post(find).layer(limited(FindRequest::MAX_LENGTH)))
         .route(path::ANNOUNCE, post(announce).layer(limited(AnnounceRequest::MAX_LENGTH)))
+        .route(path::RENEW, post(renew).layer(limited(RenewRequest::MAX_LENGTH)))
+        .route(path::REVOCATIONS, get(revocations))
         .route(path::LEAVE, post(leave).layer(limited(LeaveRequest::MAX_LENGTH)))
         .fallback(|| async { ErrorReply::response(StatusCode::NOT_FOUND, "a tracker has no such path") })
         .method_not_allowed_fallback(|| async {
-            ErrorReply::response(StatusCode::METHOD_NOT_ALLOWED, "a tracker is asked by POST")
+            ErrorReply::response(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "a tracker is asked by POST, but for /v1/revocations",
+            )
         })
         .layer(middleware::from_fn(in_time))
         .with_state(api)
@@ -181,7 +194,30 @@ async fn leave(
     Json(LeaveRequest {})
 }
 
-async fn in_time(request: Request, next: Next) -> Response {
+/// Whoever may connect may ask, trackers too: what a node gets is what it has, for longer.
+async fn renew(
+    axum::extract::State(api): Shared,
+    Extension(ClientCertificate(certificate)): Extension<ClientCertificate>,
+    Body(RenewRequest {}): Body<RenewRequest>,
+) -> Result<Json<CertificateReply>, Refusal> {
+    let registrar = api.registrar.as_ref().ok_or(Refusal::NotHere)?;
+    let node = api.identity.peer(&certificate).map_err(|error| Refusal::Certificate(error.to_string()))?;
+    if !Authority::may_renew(&certificate, SystemTime::now()) {
+        return Err(Refusal::TooEarly(node.id));
+    }
+    let certificate = registrar.renew(&node).map_err(|error| Refusal::Issue(error.to_string()))?;
+    tracing::info!(peer = %node.id, role = %node.role, name = node.name, "certificate renewed");
+    Ok(Json(CertificateReply { certificate }))
+}
+
+async fn revocations(axum::extract::State(api): Shared) -> Response {
+    match api.identity.revocations() {
+        Some(list) => list.text().to_owned().into_response(),
+        None => ErrorReply::response(StatusCode::NOT_FOUND, "nobody is revoked").into_response(),
+    }
+}
+
+pub(crate) async fn in_time(request: Request, next: Next) -> Response {
     match tokio::time::timeout(REQUEST_TIME_LIMIT, next.run(request)).await {
         Ok(response) => response,
         Err(_) => Refusal::TooSlow.into_response(),
@@ -206,9 +242,15 @@ impl FromRequestParts<Arc<Api>> for Caller {
 impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
     type Rejection = Refusal;
 
-    async fn from_request(request: Request, state: &S) -> Result<Self, Refusal> {
+    async fn from_request(request: Request, _state: &S) -> Result<Self, Refusal> {
+        Self::read(request).await
+    }
+}
+
+impl<T: DeserializeOwned> Body<T> {
+    pub(crate) async fn read(request: Request) -> Result<Self, Refusal> {
         let bytes =
-            Bytes::from_request(request, state).await.map_err(|rejection| match rejection.status() {
+            Bytes::from_request(request, &()).await.map_err(|rejection| match rejection.status() {
                 StatusCode::PAYLOAD_TOO_LARGE => Refusal::TooLong,
                 _ => Refusal::Body(rejection.body_text()),
             })?;

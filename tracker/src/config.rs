@@ -1,12 +1,12 @@
 //! What a tracker can be told, and what it does when it is told nothing.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
 use std::time::Duration;
 
 use bytesize::ByteSize;
 use serde::Deserialize;
 
+use crate::enrolment::Enrolment;
 use crate::handout::Policy;
 use crate::state::Limits;
 
@@ -20,6 +20,8 @@ pub struct Config {
     pub admin: SocketAddr,
     /// Where `ca.pem`, `cert.pem` and `key.pem` are. Default `/etc/shoal/identity`.
     pub identity: shoal_identity::Config,
+    /// How nodes get their certificates here. Default: not at all; they have them from `shoal ca issue`, or from elsewhere.
+    pub enrolment: Option<Enrolment>,
     /// Limits of the listener. Each node keeps a connection, so there is room for `limits.max_nodes` and a quarter more,
     /// whatever `max_connections` is.
     pub http: shoal_http::Limits,
@@ -86,7 +88,8 @@ impl Default for Config {
         Self {
             listen: SocketAddr::from((Ipv4Addr::UNSPECIFIED, 15003)),
             admin: SocketAddr::from((Ipv4Addr::LOCALHOST, 15005)),
-            identity: shoal_identity::Config { directory: PathBuf::from("/etc/shoal/identity") },
+            identity: shoal_identity::Config::at("/etc/shoal/identity"),
+            enrolment: None,
             http: shoal_http::Limits::default(),
             limits: Limits::default(),
             announce_interval: Duration::from_secs(20),
@@ -162,6 +165,17 @@ mod tests {
         assert_eq!(config.lease, Duration::from_secs(120));
         assert_eq!(config.metainfo_cache, ByteSize::gib(1));
         assert_eq!((config.limits.max_nodes, config.handout.size), (7, 30));
+    }
+
+    #[test]
+    fn enrolment_needs_a_folder_and_nothing_else() {
+        let config: Config = toml::from_str("[enrolment]\nca = \"/etc/shoal/ca\"").unwrap();
+        let enrolment = config.enrolment.unwrap();
+        assert_eq!((enrolment.listen.port(), enrolment.lifetime.as_secs()), (15004, 30 * 86_400));
+        let all =
+            "ca = \"ca\"\nlisten = \"[::]:1\"\nlifetime = \"1s\"\nmax_uses = 1\nattempts_per_minute = 1";
+        let config: Config = toml::from_str(&format!("[enrolment]\n{all}")).unwrap();
+        assert!(config.enrolment.unwrap().check().is_err(), "a second is too short");
     }
 
     #[test]

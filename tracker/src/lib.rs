@@ -3,11 +3,12 @@
 //! A find answers in one round trip with a blob's metainfo and whom to ask for its pieces. What the tracker knows is in
 //! memory and on lease: a restarted one asks every node for everything at its next announce. Who a caller is comes from
 //! its certificate, never from what it says. Deciding ([`state`], [`handout`]) is pure, with time and chance as arguments;
-//! only the rest does I/O. It does not verify blobs or route pieces, and keeps nothing on disk.
+//! only the rest does I/O. It does not verify blobs or route pieces, and keeps nothing of it on disk.
 
 mod admission;
 mod api;
 mod config;
+mod enrolment;
 mod flight;
 pub mod handout;
 mod metainfo;
@@ -19,15 +20,17 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use shoal_control::{ControlError, OriginClient};
+use shoal_control::{ControlError, Issuer, OriginClient, Upkeep};
 use shoal_core::Role;
-use shoal_http::{Running, Server};
-use shoal_identity::Identity;
+use shoal_http::{Doorkeeper, Running, Server};
+use shoal_identity::{Identity, IdentityError, Refusals, Renewal};
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::api::Api;
 pub use crate::config::{Config, ConfigError};
+use crate::enrolment::Registrar;
+pub use crate::enrolment::{Enrolment, EnrolmentError};
 use crate::metainfo::Library;
 use crate::metrics::Metrics;
 use crate::state::State;
@@ -36,6 +39,8 @@ use crate::state::State;
 #[derive(Debug)]
 pub struct Tracker {
     running: Running,
+    enrolment: Option<Running>,
+    _upkeep: Upkeep,
     sweeper: AbortOnDropHandle<()>,
     grace: Duration,
 }
@@ -52,13 +57,23 @@ pub enum BindError {
     )]
     Role(Role),
     /// The address cannot be listened on.
-    #[error("cannot listen on {address} for agents and origins: free it, or set `listen` to another")]
+    #[error("cannot listen on {address} for {what}: free it, or set `{key}` to another")]
     Listen {
+        /// Who would come.
+        what: &'static str,
+        /// Its key in the configuration.
+        key: &'static str,
         /// What was configured.
         address: SocketAddr,
         /// What the system says.
         source: std::io::Error,
     },
+    /// Nodes cannot be enrolled.
+    #[error(transparent)]
+    Enrolment(#[from] EnrolmentError),
+    /// This tracker cannot be known by those who join.
+    #[error("enrolment: the tracker's own certificate must be of the authority in enrolment.ca")]
+    OtherAuthority(#[source] IdentityError),
     /// The client that asks origins cannot be set up.
     #[error("cannot set up the client of the origins")]
     Client(#[from] ControlError),
@@ -82,15 +97,28 @@ impl Tracker {
         let state = Arc::new(Mutex::new(State::new(config.lease, config.limits.clone())));
         let origins = OriginClient::new(&identity, Vec::new())?;
         let library = Library::new(&config, identity.clone(), origins, metrics.clone());
+        let registrar = match config.enrolment.clone() {
+            Some(enrolment) => Some(open_registrar(enrolment, &identity).await?),
+            None => None,
+        };
         let tls = identity.server_config(&[b"h2", b"http/1.1"]);
-        let server = Server::bind(config.listen, Some(tls), config.http_limits())
-            .await
-            .map_err(|source| BindError::Listen { address: config.listen, source })?;
+        let server = listen(("agents and origins", "listen"), config.listen, tls, config.http_limits())
+            .await?
+            .kept_by(doorkeeper(&identity));
+        let enrolment = match (&config.enrolment, &registrar) {
+            (Some(enrolment), Some(registrar)) => {
+                Some(enrol_at(enrolment.listen, registrar, &identity, &config.http).await?)
+            }
+            _ => None,
+        };
+        let upkeep = upkeep(&identity, &config.identity, registrar.clone());
         let sweeper =
             tokio::spawn(sweep(Arc::clone(&state), metrics.clone(), config.lease / SWEEPS_PER_LEASE));
-        let api = Api::new(&config, identity, Arc::clone(&state), library, metrics);
+        let api = Api::new(&config, identity, Arc::clone(&state), library, registrar, metrics);
         Ok(Self {
             running: server.serve(api::router(api)),
+            enrolment,
+            _upkeep: upkeep,
             sweeper: AbortOnDropHandle::new(sweeper),
             grace: config.shutdown_grace,
         })
@@ -102,6 +130,12 @@ impl Tracker {
         self.running.local_address()
     }
 
+    /// Where nodes join, if they do here.
+    #[must_use]
+    pub fn enrolment_address(&self) -> Option<SocketAddr> {
+        self.enrolment.as_ref().map(Running::local_address)
+    }
+
     /// Whether it can do its work. A tracker that just started can: it learns who is there from the answers it gives.
     #[must_use]
     pub fn ready(&self) -> bool {
@@ -110,9 +144,78 @@ impl Tracker {
 
     /// Takes no more requests, and lets those in flight end within the grace that is configured.
     pub async fn shutdown(self) {
+        if let Some(enrolment) = self.enrolment {
+            enrolment.shutdown(self.grace).await;
+        }
         self.running.shutdown(self.grace).await;
     }
 }
+
+async fn open_registrar(enrolment: Enrolment, identity: &Identity) -> Result<Arc<Registrar>, BindError> {
+    enrolment.check()?;
+    let opened = tokio::task::spawn_blocking(move || Registrar::open(&enrolment)).await;
+    let registrar = Arc::new(opened.expect("opening does not panic, and nothing stops it")?);
+    take_list(&registrar, identity).map_err(EnrolmentError::Authority)?;
+    Ok(registrar)
+}
+
+/// The port for strangers: fewer at once than the cluster may, and nothing but enrolment.
+async fn enrol_at(
+    address: SocketAddr,
+    registrar: &Arc<Registrar>,
+    identity: &Identity,
+    http: &shoal_http::Limits,
+) -> Result<Running, BindError> {
+    let tls = identity
+        .enrolment_config(registrar.authority().certificate(), &[b"h2", b"http/1.1"])
+        .map_err(BindError::OtherAuthority)?;
+    let limits = shoal_http::Limits { max_connections: MAX_STRANGERS, ..http.clone() };
+    let server = listen(("nodes that join", "enrolment.listen"), address, tls, limits).await?;
+    tracing::info!(address = %server.local_address(), "nodes can join");
+    Ok(server.serve(enrolment::router(Arc::clone(registrar))))
+}
+
+fn upkeep(identity: &Identity, config: &shoal_identity::Config, registrar: Option<Arc<Registrar>>) -> Upkeep {
+    let Some(registrar) = registrar else {
+        return Upkeep::of_tracker(identity, config, Issuer::Outside, || Ok(()));
+    };
+    let (own, issuing, watched) = (identity.own(), Arc::clone(&registrar), identity.clone());
+    let issuer = match config.renewal {
+        Renewal::Tracker => Issuer::Here(Arc::new(move || issuing.renew(&own))),
+        Renewal::Outside => Issuer::Outside,
+    };
+    Upkeep::of_tracker(identity, config, issuer, move || take_list(&registrar, &watched))
+}
+
+/// The list that `shoal ca revoke` wrote beside the authority's key, if it is newer than that in use.
+fn take_list(registrar: &Registrar, identity: &Identity) -> Result<(), IdentityError> {
+    let known = identity.revocations().map_or(0, |list| list.number());
+    match registrar.revocations()? {
+        Some(list) if list.number() > known => identity.revoke(list.text()),
+        _ => Ok(()),
+    }
+}
+
+fn doorkeeper(identity: &Identity) -> Doorkeeper {
+    let (refusals, identity) = (Refusals::of("tracker"), identity.clone());
+    Doorkeeper::new(
+        move |remote, error| refusals.note(remote, error),
+        move |certificate| identity.expelled(certificate),
+    )
+}
+
+async fn listen(
+    (what, key): (&'static str, &'static str),
+    address: SocketAddr,
+    tls: Arc<rustls::ServerConfig>,
+    limits: shoal_http::Limits,
+) -> Result<Server, BindError> {
+    let bound = Server::bind(address, Some(tls), limits).await;
+    bound.map_err(|source| BindError::Listen { what, key, address, source })
+}
+
+/// Nodes that join at the same time: each takes some milliseconds.
+const MAX_STRANGERS: usize = 256;
 
 /// A node that is gone stays in memory for at most a quarter of a lease; it is not handed out in that time.
 const SWEEPS_PER_LEASE: u32 = 4;

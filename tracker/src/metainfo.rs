@@ -11,7 +11,7 @@ use std::time::Duration;
 use lru::LruCache;
 use shoal_control::message::{FindReply, FindRequest};
 use shoal_control::{ControlError, OriginClient, ServerUrl};
-use shoal_core::{Digest, SignedMetainfo};
+use shoal_core::{Digest, PeerId, SignedMetainfo};
 use shoal_identity::Identity;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
@@ -137,7 +137,7 @@ impl Library {
         }
         let client = self.origins.with_origins(origins, self.origin_timeout);
         match client.metainfo(request.repository.as_ref(), &request.digest).await {
-            Ok(signed) => self.verify(signed).await.map(Some),
+            Ok((signed, bearer)) => self.verify(signed, bearer).await.map(Some),
             Err(ControlError::NotFound { .. }) => Ok(None),
             Err(error) => {
                 tracing::warn!(error = &error as &dyn std::error::Error, "no origin answers");
@@ -147,7 +147,7 @@ impl Library {
     }
 
     /// Agents check for themselves; this keeps what they would refuse from being kept and handed to all of them.
-    async fn verify(&self, signed: SignedMetainfo) -> Result<Arc<str>, String> {
+    async fn verify(&self, signed: SignedMetainfo, bearer: Option<PeerId>) -> Result<Arc<str>, String> {
         let identity = self.identity.clone();
         let check = move || {
             identity.verify(&signed)?;
@@ -158,9 +158,13 @@ impl Library {
         match checked {
             Ok(Ok(text)) => Ok(text),
             Ok(Err(error)) => {
+                self.metrics.metainfo_refused.inc();
+                let bearer = bearer.map(|id| id.to_string());
+                let error = &error as &dyn std::error::Error;
                 tracing::error!(
-                    error = &error as &dyn std::error::Error,
-                    "an origin sent metainfo that does not verify"
+                    bearer,
+                    error,
+                    "metainfo refused: an origin sent what no origin of this cluster signed"
                 );
                 Err("the origin's metainfo does not verify".to_owned())
             }

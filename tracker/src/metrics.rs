@@ -1,6 +1,6 @@
 //! What an operator can watch.
 
-use prometheus::{IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
+use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 
 use crate::state::Counts;
 
@@ -15,6 +15,8 @@ pub(crate) struct Metrics {
     pub(crate) origin_lookups: IntCounterVec,
     /// Bytes of metainfo that are kept.
     pub(crate) metainfo_bytes: IntGauge,
+    /// Metainfo that origins sent and that did not verify.
+    pub(crate) metainfo_refused: IntCounter,
     nodes: IntGaugeVec,
     blobs: IntGauge,
     holdings: IntGauge,
@@ -33,6 +35,10 @@ impl Metrics {
             metainfo_bytes: IntGauge::new(
                 "shoal_tracker_metainfo_cache_bytes",
                 "Bytes of metainfo that are kept in memory.",
+            )?,
+            metainfo_refused: IntCounter::new(
+                "shoal_metainfo_refused_total",
+                "Metainfo that was refused: forged, altered, or signed by no origin; the log names its bearer.",
             )?,
             nodes: IntGaugeVec::new(
                 Opts::new("shoal_tracker_nodes", "Nodes with a lease, by role."),
@@ -61,6 +67,7 @@ impl Metrics {
         registry.register(Box::new(self.finds.clone()))?;
         registry.register(Box::new(self.origin_lookups.clone()))?;
         registry.register(Box::new(self.metainfo_bytes.clone()))?;
+        registry.register(Box::new(self.metainfo_refused.clone()))?;
         registry.register(Box::new(self.nodes.clone()))?;
         registry.register(Box::new(self.blobs.clone()))?;
         registry.register(Box::new(self.holdings.clone()))

@@ -21,6 +21,12 @@ pub(crate) enum Refusal {
     OtherNode { id: PeerId, role: Role, claimed_id: PeerId, claimed_role: Role },
     #[error("only origins have an api, not {0}")]
     ApiOfAgent(PeerId),
+    #[error("{0} asks for another certificate before half of its own one's life is over")]
+    TooEarly(PeerId),
+    #[error("this tracker does not hold the authority's key: it renews no certificates")]
+    NotHere,
+    #[error("no certificate can be issued: {0}")]
+    Issue(String),
     #[error("request cannot be read: {0}")]
     Body(String),
     #[error("request is longer than allowed here")]
@@ -49,7 +55,10 @@ impl Refusal {
             Self::Body(_) | Self::Address(_) => StatusCode::BAD_REQUEST,
             Self::TooLong | Self::TooManyChanges(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::TooSlow => StatusCode::REQUEST_TIMEOUT,
-            Self::Limit(_) => StatusCode::TOO_MANY_REQUESTS,
+            Self::Limit(_) | Self::TooEarly(_) => StatusCode::TOO_MANY_REQUESTS,
+            // Not final: another tracker may.
+            Self::NotHere => StatusCode::NOT_IMPLEMENTED,
+            Self::Issue(_) => StatusCode::INTERNAL_SERVER_ERROR,
             Self::NotFound(_) => StatusCode::NOT_FOUND,
             Self::Unavailable { .. } => StatusCode::SERVICE_UNAVAILABLE,
         }

@@ -40,6 +40,8 @@ struct Shared {
     settled: watch::Sender<bool>,
     /// Whether a tracker has taken an announce at all.
     taken: AtomicBool,
+    /// The number of the latest revocation list that a tracker was heard of.
+    revocations: watch::Sender<u64>,
 }
 
 /// What the task owns.
@@ -89,6 +91,7 @@ impl Announcer {
             changed: Notify::new(),
             settled: watch::Sender::new(false),
             taken: AtomicBool::new(false),
+            revocations: watch::Sender::new(0),
         });
         let stop = CancellationToken::new();
         let task = Task {
@@ -136,6 +139,12 @@ impl AnnouncerHandle {
             return Ok(());
         }
         Err("no tracker has taken an announce of this node yet".into())
+    }
+
+    /// The number of the latest revocation list that trackers were heard of; 0: none.
+    #[must_use]
+    pub fn revocations(&self) -> watch::Receiver<u64> {
+        self.0.revocations.subscribe()
     }
 
     /// Waits until a tracker knows all that was noted before this call. It never ends while no tracker answers, so limit it.
@@ -263,8 +272,13 @@ where
     ) -> Result<Duration, ControlError> {
         let api = self.api.as_deref();
         let announcement = Announcement { address: &self.address, api, added, removed, everything };
-        let (Announced { interval_ms, send_all }, tracker) =
+        let (Announced { interval_ms, send_all, revocations }, tracker) =
             self.client.announce_somewhere(announcement).await?;
+        self.shared.revocations.send_if_modified(|known| {
+            let is_news = *known != revocations;
+            *known = revocations;
+            is_news
+        });
         // Another tracker, even one that remembers this node, has missed what the last one was told.
         let moved = self.tracker.replace(tracker) != Some(tracker);
         if (send_all || moved) && !everything {

@@ -93,6 +93,9 @@ pub enum Nonsense {
     /// Not the JSON that was expected.
     #[error("not the expected JSON")]
     Json(#[from] serde_json::Error),
+    /// Bytes that are no text.
+    #[error("not text")]
+    Text,
     /// Metainfo that is not base64.
     #[error("metainfo is not base64")]
     Base64(#[from] data_encoding::DecodeError),

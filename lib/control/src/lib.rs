@@ -1,18 +1,21 @@
 //! Finding peers: what nodes say to trackers and origins, the clients that say it, and the task that announces.
 //!
 //! The wire is JSON over HTTP/2 (or 1.1) over mutual TLS; the types are in [`message`], used by both ends:
-//! `POST /v1/find`, `POST /v1/announce`, `POST /v1/leave` at a tracker; `GET /v1/metainfo` (answered by
+//! `POST /v1/find`, `POST /v1/announce`, `POST /v1/leave`, `POST /v1/renew`, `GET /v1/revocations` at a tracker, and at its
+//! enrolment port, without a certificate, `POST /v1/enrol`; `GET /v1/metainfo` (answered by
 //! `application/octet-stream`), `GET /v1/tag`, `GET /v1/tags` at an origin. Whatever fails is answered by its
 //! status (404: the cluster does not have it; 503: cannot say now) and an [`ErrorReply`]. Nothing that arrives here is
 //! believed for its own sake: replies are capped while they are read, and metainfo is for the caller to verify.
 
 mod announcer;
 mod changes;
+pub mod enrol;
 mod error;
 pub mod message;
 mod origin;
 mod servers;
 mod tracker;
+mod upkeep;
 
 pub use announcer::{Announcer, AnnouncerHandle};
 pub use error::{ControlError, Failure, Nonsense};
@@ -20,3 +23,4 @@ pub use message::{Announced, ErrorReply, Holding};
 pub use origin::OriginClient;
 pub use servers::{CONNECT_TIMEOUT, REQUEST_TIMEOUT, ServerUrl};
 pub use tracker::{Found, TrackerClient};
+pub use upkeep::{Issuer, Upkeep};

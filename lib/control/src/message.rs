@@ -21,6 +21,12 @@ pub mod path {
     pub const ANNOUNCE: &str = "/v1/announce";
     /// `POST` [`super::LeaveRequest`] to a tracker, for an empty object.
     pub const LEAVE: &str = "/v1/leave";
+    /// `POST` [`super::EnrolRequest`] to a tracker's enrolment port, without a certificate, for a [`super::CertificateReply`].
+    pub const ENROL: &str = "/v1/enrol";
+    /// `POST` [`super::RenewRequest`] to a tracker, for a [`super::CertificateReply`].
+    pub const RENEW: &str = "/v1/renew";
+    /// `GET` from a tracker: the authority's revocation list, as text; 404 while there is none.
+    pub const REVOCATIONS: &str = "/v1/revocations";
     /// `GET` with a [`super::MetainfoQuery`] from an origin, for `SignedMetainfo::encode` as it is.
     pub const METAINFO: &str = "/v1/metainfo";
     /// `GET` with a [`super::TagQuery`] from an origin, for a [`super::TagReply`].
@@ -76,6 +82,41 @@ pub struct Holding {
     pub complete: bool,
 }
 
+/// "I hold this token, and that key." The sender has no certificate yet.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct EnrolRequest {
+    /// As `shoal ca token` printed it.
+    pub token: String,
+    /// PKCS #10, DER in standard base64: only its key counts.
+    pub request: String,
+}
+
+/// "My certificate ends soon." Whose it is, says the certificate of the connection.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct RenewRequest {}
+
+/// A node's new certificate.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct CertificateReply {
+    /// PEM; intermediates, if there are any, after it.
+    pub certificate: String,
+}
+
+impl EnrolRequest {
+    /// A token and a request of a few hundred bytes each; others than our own nodes may ask for more.
+    pub const MAX_LENGTH: usize = 16 << 10;
+}
+
+impl RenewRequest {
+    /// An empty object.
+    pub const MAX_LENGTH: usize = 64;
+}
+
+impl CertificateReply {
+    /// Some certificates of a KiB each.
+    pub const MAX_LENGTH: usize = 16 << 10;
+}
+
 /// What a tracker answers to an announce.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Announced {
@@ -83,6 +124,9 @@ pub struct Announced {
     pub interval_ms: u64,
     /// The tracker does not know what this node holds (it restarted, or the lease ran out): send everything.
     pub send_all: bool,
+    /// The number of the revocation list that the tracker has; 0: none. Who has an older one asks for it.
+    #[serde(default)]
+    pub revocations: u64,
 }
 
 /// "Hand me out no more."
@@ -225,7 +269,7 @@ mod tests {
     fn fields_of_newer_versions_are_passed_over() {
         let text = r#"{"interval_ms": 5, "send_all": false, "weather": "fine"}"#;
         let announced: Announced = serde_json::from_str(text).unwrap();
-        assert_eq!(announced, Announced { interval_ms: 5, send_all: false });
+        assert_eq!(announced, Announced { interval_ms: 5, send_all: false, revocations: 0 });
     }
 
     #[test]

@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use reqwest::Method;
-use shoal_core::{Digest, RepositoryName, Role, SignedMetainfo, Tag};
+use shoal_core::{Digest, PeerId, RepositoryName, Role, SignedMetainfo, Tag};
 use shoal_identity::Identity;
 
 use crate::error::{ControlError, Nonsense};
 use crate::message::{TagReply, TagsReply, path};
-use crate::servers::{Call, ServerUrl, Servers, Start};
+use crate::servers::{Call, Server, ServerUrl, Servers, Start};
 
 /// Asks an origin, or the next of several when one is away. Clones share their connections.
 #[derive(Clone, Debug)]
@@ -38,7 +38,7 @@ impl OriginClient {
     pub async fn resolve_tag(&self, repository: &RepositoryName, tag: &Tag) -> Result<Digest, ControlError> {
         let query = vec![("repository", repository.as_str()), ("tag", tag.as_str())];
         let what = format!("tag {tag} of {repository}");
-        let reply: TagReply = self
+        let (reply, _): (TagReply, _) = self
             .ask(path::TAG, query, SMALL_REPLY, what, |reply| Ok(serde_json::from_slice(&reply)?))
             .await?;
         Ok(reply.digest)
@@ -48,25 +48,26 @@ impl OriginClient {
     pub async fn list_tags(&self, repository: &RepositoryName) -> Result<Vec<Tag>, ControlError> {
         let query = vec![("repository", repository.as_str())];
         let what = format!("tags of {repository}");
-        let reply: TagsReply = self
+        let (reply, _): (TagsReply, _) = self
             .ask(path::TAGS, query, TagsReply::MAX_LENGTH, what, |reply| Ok(serde_json::from_slice(&reply)?))
             .await?;
         Ok(reply.tags)
     }
 
     /// The signed metainfo, if the blob (layer or manifest) is linked in the repository (`None`: if the origin has it at
-    /// all). It is of that digest, and otherwise unverified.
+    /// all), and the id of the origin that gave it. It is of that digest, and otherwise unverified.
     pub async fn metainfo(
         &self,
         repository: Option<&RepositoryName>,
         digest: &Digest,
-    ) -> Result<SignedMetainfo, ControlError> {
+    ) -> Result<(SignedMetainfo, Option<PeerId>), ControlError> {
         let text = digest.to_string();
         let mut query = vec![("digest", text.as_str())];
         query.extend(repository.map(|name| ("repository", name.as_str())));
         let read = |reply| read_metainfo(reply, digest);
-        self.ask(path::METAINFO, query, SignedMetainfo::MAX_ENCODED_LENGTH, blob(repository, digest), read)
-            .await
+        let (max, what) = (SignedMetainfo::MAX_ENCODED_LENGTH, blob(repository, digest));
+        let (signed, server) = self.ask(path::METAINFO, query, max, what, read).await?;
+        Ok((signed, server.id))
     }
 
     async fn ask<T>(
@@ -76,9 +77,9 @@ impl OriginClient {
         max_reply: usize,
         what: String,
         read: impl Fn(Bytes) -> Result<T, Nonsense>,
-    ) -> Result<T, ControlError> {
+    ) -> Result<(T, Server), ControlError> {
         let call = Call { method: Method::GET, path, query, body: Bytes::new(), max_reply, what };
-        Ok(self.servers.ask(&call, Start::LastGood, read).await?.0)
+        self.servers.ask(&call, Start::LastGood, read).await
     }
 }
 

@@ -3,13 +3,13 @@
 //! Connections are kept, nothing is redirected, no proxy is taken from the environment, and every reply has a limit
 //! that holds while it is read. The whole question takes at most [`REQUEST_TIMEOUT`], however many servers there are.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, Url};
-use shoal_core::Role;
+use shoal_core::{PeerId, Role};
 use shoal_identity::Identity;
 use tokio::time::Instant;
 
@@ -28,6 +28,8 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(90);
 const PING_INTERVAL: Duration = Duration::from_secs(10);
 /// HTTP/1.1 connections kept to one server: more are opened when needed, and closed again. HTTP/2 needs one.
 const MAX_IDLE_CONNECTIONS: usize = 8;
+/// What is spoken.
+const PROTOCOLS: &[&[u8]] = &[b"h2", b"http/1.1"];
 /// How much of a server's own words an error keeps, in characters.
 const MAX_REASON_LENGTH: usize = 300;
 
@@ -38,10 +40,18 @@ pub struct ServerUrl(Url);
 /// The servers, and which of them answered last. Clones share connections and that knowledge.
 #[derive(Clone, Debug)]
 pub(crate) struct Servers {
-    http: Client,
+    http: Http,
     urls: Arc<[ServerUrl]>,
     last_good: Arc<AtomicUsize>,
     timeout: Duration,
+}
+
+/// The HTTP client. Connections are let go of when somebody is revoked: one of them may lead there.
+#[derive(Clone, Debug)]
+struct Http {
+    tls: Arc<rustls::ClientConfig>,
+    client: Arc<Mutex<(u64, Client)>>,
+    identity: Option<Identity>,
 }
 
 /// One question.
@@ -54,6 +64,21 @@ pub(crate) struct Call<'a> {
     pub(crate) max_reply: usize,
     /// For errors: names the digest or tag.
     pub(crate) what: String,
+}
+
+/// Who gave an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Server {
+    /// Its place in the list.
+    pub(crate) index: usize,
+    /// Its id, by the certificate of the connection.
+    pub(crate) id: Option<PeerId>,
+}
+
+/// What a server said.
+struct Reply {
+    body: Bytes,
+    id: Option<PeerId>,
 }
 
 /// Which server is asked first.
@@ -94,20 +119,16 @@ impl ServerUrl {
 impl Servers {
     /// Servers that must prove one role of this cluster.
     pub(crate) fn new(identity: &Identity, role: Role, urls: Vec<String>) -> Result<Self, ControlError> {
-        let tls = identity.client_config(&[role], &[b"h2", b"http/1.1"]);
-        let http = Client::builder()
-            .tls_backend_preconfigured(tls.as_ref().clone())
-            .https_only(true)
-            .no_proxy()
-            .redirect(reqwest::redirect::Policy::none())
-            .connect_timeout(CONNECT_TIMEOUT)
-            .pool_idle_timeout(IDLE_TIMEOUT)
-            .pool_max_idle_per_host(MAX_IDLE_CONNECTIONS)
-            .http2_keep_alive_interval(PING_INTERVAL)
-            .http2_keep_alive_timeout(CONNECT_TIMEOUT)
-            .http2_keep_alive_while_idle(true)
-            .build()
-            .map_err(ControlError::Client)?;
+        let tls = identity.client_config(&[role], PROTOCOLS);
+        Self::over(Http::new(tls, Some(identity.clone()))?, urls)
+    }
+
+    /// Servers that prove who they are as `tls` demands.
+    pub(crate) fn proven_by(tls: Arc<rustls::ClientConfig>, urls: Vec<String>) -> Result<Self, ControlError> {
+        Self::over(Http::new(tls, None)?, urls)
+    }
+
+    fn over(http: Http, urls: Vec<String>) -> Result<Self, ControlError> {
         let urls = urls.into_iter().map(|url| ServerUrl::parse(&url)).collect::<Result<_, _>>()?;
         Ok(Self { http, urls, last_good: Arc::default(), timeout: REQUEST_TIMEOUT })
     }
@@ -130,7 +151,7 @@ impl Servers {
         call: &Call<'_>,
         start: Start,
         read: impl Fn(Bytes) -> Result<T, Nonsense>,
-    ) -> Result<(T, usize), ControlError> {
+    ) -> Result<(T, Server), ControlError> {
         let deadline = Instant::now() + self.timeout;
         let mut last = None;
         for (tried, index) in self.order(start).enumerate() {
@@ -140,11 +161,14 @@ impl Servers {
             }
             let servers_left = u32::try_from(self.urls.len() - tried).unwrap_or(u32::MAX);
             let outcome = self.ask_one(call, index, left.min(MIN_ATTEMPT.max(left / servers_left))).await;
-            match outcome.and_then(|reply| read(reply).map_err(|source| self.malformed(call, index, source)))
-            {
+            let answer = outcome.and_then(|Reply { body, id }| match read(body) {
+                Ok(answer) => Ok((answer, Server { index, id })),
+                Err(source) => Err(self.malformed(call, index, source)),
+            });
+            match answer {
                 Ok(answer) => {
                     self.last_good.store(index, Ordering::Relaxed);
-                    return Ok((answer, index));
+                    return Ok(answer);
                 }
                 Err(error) if error.is_final() => {
                     self.last_good.store(index, Ordering::Relaxed);
@@ -173,15 +197,15 @@ impl Servers {
         outcome
     }
 
-    async fn ask_one(&self, call: &Call<'_>, index: usize, timeout: Duration) -> Result<Bytes, ControlError> {
+    async fn ask_one(&self, call: &Call<'_>, index: usize, timeout: Duration) -> Result<Reply, ControlError> {
         let failed =
             |error: reqwest::Error| self.unavailable(call, index, Failure::Connection(error.without_url()));
         let response = self.request(call, index).timeout(timeout).send().await.map_err(failed)?;
-        let status = response.status();
+        let (status, id) = (response.status(), self.http.id_of(&response));
         let limit = if status.is_success() { call.max_reply } else { ErrorReply::MAX_LENGTH };
         let body = read_capped(response, limit).await.map_err(failed)?;
         match (status, body) {
-            (StatusCode::OK, Some(body)) => Ok(body),
+            (StatusCode::OK, Some(body)) => Ok(Reply { body, id }),
             (StatusCode::OK, None) => Err(self.malformed(call, index, Nonsense::TooLong { limit })),
             (status, body) => Err(self.refusal(call, index, status, &body.unwrap_or_default())),
         }
@@ -201,7 +225,7 @@ impl Servers {
         if !call.query.is_empty() {
             url.query_pairs_mut().extend_pairs(&call.query);
         }
-        let request = self.http.request(call.method.clone(), url);
+        let request = self.http.client().request(call.method.clone(), url);
         if call.method == Method::GET {
             return request;
         }
@@ -238,6 +262,53 @@ impl Servers {
     fn url(&self, index: usize) -> String {
         self.urls.get(index).map_or("the control plane", ServerUrl::as_str).to_owned()
     }
+}
+
+impl Http {
+    fn new(tls: Arc<rustls::ClientConfig>, identity: Option<Identity>) -> Result<Self, ControlError> {
+        let client = connect_by(&tls).map_err(ControlError::Client)?;
+        let client = Arc::new(Mutex::new((revocations(identity.as_ref()), client)));
+        Ok(Self { tls, client, identity })
+    }
+
+    /// The client: a new one, whose connections are checked anew, when there is another revocation list.
+    fn client(&self) -> Client {
+        let now = revocations(self.identity.as_ref());
+        // Either value is whole at any time.
+        let mut client = self.client.lock().unwrap_or_else(PoisonError::into_inner);
+        if client.0 != now
+            && let Ok(fresh) = connect_by(&self.tls)
+        {
+            *client = (now, fresh);
+        }
+        client.1.clone()
+    }
+
+    /// Whose certificate the answer came with.
+    fn id_of(&self, response: &Response) -> Option<PeerId> {
+        let certificate = response.extensions().get::<reqwest::tls::TlsInfo>()?.peer_certificate()?;
+        Some(self.identity.as_ref()?.peer(&certificate.into()).ok()?.id)
+    }
+}
+
+fn revocations(identity: Option<&Identity>) -> u64 {
+    identity.and_then(Identity::revocations).map_or(0, |list| list.number())
+}
+
+fn connect_by(tls: &rustls::ClientConfig) -> Result<Client, reqwest::Error> {
+    Client::builder()
+        .tls_backend_preconfigured(tls.clone())
+        .tls_info(true)
+        .https_only(true)
+        .no_proxy()
+        .redirect(reqwest::redirect::Policy::none())
+        .connect_timeout(CONNECT_TIMEOUT)
+        .pool_idle_timeout(IDLE_TIMEOUT)
+        .pool_max_idle_per_host(MAX_IDLE_CONNECTIONS)
+        .http2_keep_alive_interval(PING_INTERVAL)
+        .http2_keep_alive_timeout(CONNECT_TIMEOUT)
+        .http2_keep_alive_while_idle(true)
+        .build()
 }
 
 /// The body, or `None` if it is longer than `limit`: never more than that is held.

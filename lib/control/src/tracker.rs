@@ -5,11 +5,14 @@ use std::borrow::Cow;
 use bytes::Bytes;
 use reqwest::Method;
 use serde::Serialize;
-use shoal_core::{Digest, PeerAddress, RepositoryName, Role, SignedMetainfo};
-use shoal_identity::Identity;
+use shoal_core::{Digest, PeerAddress, PeerId, RepositoryName, Role, SignedMetainfo};
+use shoal_identity::{Identity, Revocations};
 
 use crate::error::{ControlError, Nonsense};
-use crate::message::{AnnounceRequest, Announced, FindReply, FindRequest, Holding, LeaveRequest, path};
+use crate::message::{
+    AnnounceRequest, Announced, CertificateReply, FindReply, FindRequest, Holding, LeaveRequest,
+    RenewRequest, path,
+};
 use crate::servers::{Call, Servers, Start};
 
 /// Asks a tracker, or the next of several when one is away. Clones share their connections.
@@ -25,6 +28,8 @@ pub struct Found {
     pub metainfo: SignedMetainfo,
     /// Whom to ask, best first; origins among them.
     pub peers: Vec<PeerAddress>,
+    /// The tracker that said so.
+    pub bearer: Option<PeerId>,
 }
 
 /// What one announce says.
@@ -54,8 +59,9 @@ impl TrackerClient {
     ) -> Result<Found, ControlError> {
         let request = FindRequest { repository: repository.cloned(), digest: *digest };
         let call = post(path::FIND, &request, FindReply::MAX_LENGTH, crate::origin::blob(repository, digest));
-        let (found, _) = self.servers.ask(&call, Start::LastGood, |reply| read_found(&reply, digest)).await?;
-        Ok(found)
+        let read = |reply| read_found(&reply, digest);
+        let (found, server) = self.servers.ask(&call, Start::LastGood, read).await?;
+        Ok(Found { bearer: server.id, ..found })
     }
 
     /// Renews the lease of this node at `address` and tells what changed since the last announce: at most
@@ -87,7 +93,26 @@ impl TrackerClient {
             everything: announcement.everything,
         };
         let call = post(path::ANNOUNCE, &request, SMALL_REPLY, "announce".to_owned());
-        self.servers.ask(&call, Start::First, |reply| Ok(serde_json::from_slice(&reply)?)).await
+        let read = |reply: Bytes| Ok(serde_json::from_slice(&reply)?);
+        let (announced, server) = self.servers.ask(&call, Start::First, read).await?;
+        Ok((announced, server.index))
+    }
+
+    /// A new certificate (PEM) for this node, from a tracker that holds the authority's key.
+    pub async fn renew(&self) -> Result<String, ControlError> {
+        let what = "certificate of this node".to_owned();
+        let call = post(path::RENEW, &RenewRequest {}, CertificateReply::MAX_LENGTH, what);
+        let read = |reply: Bytes| Ok(serde_json::from_slice::<CertificateReply>(&reply)?.certificate);
+        Ok(self.servers.ask(&call, Start::LastGood, read).await?.0)
+    }
+
+    /// The authority's revocation list, as text and unverified.
+    pub async fn revocations(&self) -> Result<String, ControlError> {
+        let (max_reply, what) = (Revocations::MAX_LENGTH, "revocation list".to_owned());
+        let (path, query, body) = (path::REVOCATIONS, Vec::new(), Bytes::new());
+        let call = Call { method: Method::GET, path, query, body, max_reply, what };
+        let read = |reply: Bytes| String::from_utf8(reply.to_vec()).map_err(|_| Nonsense::Text);
+        Ok(self.servers.ask(&call, Start::First, read).await?.0)
     }
 
     /// Says goodbye to every tracker (a lease may be left at any): the node is handed out no more. It is enough that one
@@ -101,7 +126,12 @@ impl TrackerClient {
 /// The longest reply to an announce or a leave.
 const SMALL_REPLY: usize = 4 << 10;
 
-fn post(path: &'static str, request: &impl Serialize, max_reply: usize, what: String) -> Call<'static> {
+pub(crate) fn post(
+    path: &'static str,
+    request: &impl Serialize,
+    max_reply: usize,
+    what: String,
+) -> Call<'static> {
     let body = serde_json::to_vec(request).expect("requests have string keys only and cannot fail");
     Call { method: Method::POST, path, query: Vec::new(), body: body.into(), max_reply, what }
 }
@@ -116,5 +146,5 @@ fn read_found(reply: &Bytes, digest: &Digest) -> Result<Found, Nonsense> {
     for peer in &mut reply.peers {
         peer.addresses.truncate(AnnounceRequest::MAX_ADDRESSES);
     }
-    Ok(Found { metainfo, peers: reply.peers })
+    Ok(Found { metainfo, peers: reply.peers, bearer: None })
 }

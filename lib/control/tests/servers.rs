@@ -165,7 +165,7 @@ async fn tags_and_metainfo_arrive_whole() {
     let bytes = signed.encode();
     let server = Scripted::start(&origin, move || bytes.clone()).await;
     let client = client(&authority, vec![server.url()]);
-    assert_eq!(client.metainfo(Some(&app), &Digest::sha256(b"a blob")).await.unwrap(), signed);
+    assert_eq!(client.metainfo(Some(&app), &Digest::sha256(b"a blob")).await.unwrap().0, signed);
     let another = Digest::sha256(b"another");
     let other = client.metainfo(None, &another).await.unwrap_err();
     assert!(matches!(other, ControlError::Malformed { source: Nonsense::OtherBlob { .. }, .. }), "{other:?}");

@@ -27,6 +27,7 @@ use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt as _;
 
 use crate::activity::{Activity, Answer, InFlight};
+use crate::doorkeeper::Doorkeeper;
 use crate::limits::Limits;
 use crate::pace::Paced;
 use crate::stall::Impatient;
@@ -37,6 +38,7 @@ use crate::{ClientCertificate, RemoteAddress};
 pub(crate) struct Front {
     router: Router,
     tls: Option<TlsAcceptor>,
+    doorkeeper: Option<Doorkeeper>,
     limits: Limits,
     tasks: Tasks,
     http1: http1::Builder,
@@ -70,6 +72,8 @@ enum ConnectionError {
     Io(#[from] io::Error),
     #[error(transparent)]
     Http(#[from] hyper::Error),
+    #[error("the client's certificate is accepted no more")]
+    Expelled,
     #[error("did not say goodbye in time")]
     Lingered,
 }
@@ -78,11 +82,12 @@ impl Front {
     pub(crate) fn new(
         router: Router,
         tls: Option<Arc<rustls::ServerConfig>>,
+        doorkeeper: Option<Doorkeeper>,
         limits: Limits,
         tasks: Tasks,
     ) -> Self {
         let (http1, http2) = (http1_builder(&limits), http2_builder(&limits, tasks.clone()));
-        Self { router, tls: tls.map(TlsAcceptor::from), limits, tasks, http1, http2 }
+        Self { router, tls: tls.map(TlsAcceptor::from), doorkeeper, limits, tasks, http1, http2 }
     }
 
     /// Serves a connection until it ends.
@@ -121,11 +126,30 @@ impl Front {
     ) -> Result<(), ConnectionError> {
         let handshake = timeout(self.limits.tls_handshake_timeout, tls.accept(stream));
         let Some(shaken) = self.tasks.until_stopped(handshake).await else { return Ok(()) };
-        let stream = shaken.map_err(|_| ConnectionError::SlowHandshake)??;
+        let shaken = shaken.map_err(|_| ConnectionError::SlowHandshake)?;
+        let stream = shaken.inspect_err(|error| {
+            if let Some(doorkeeper) = &self.doorkeeper {
+                doorkeeper.failed(remote, error);
+            }
+        })?;
         let session = stream.get_ref().1;
         let protocol = agreed_protocol(session);
         let client = Client { address: RemoteAddress(remote), certificate: certificate_of(session) };
-        self.serve(stream, protocol, client).await
+        let served = self.serve(stream, protocol, client.clone());
+        tokio::select! {
+            served = served => served,
+            () = self.expelled(client) => Err(ConnectionError::Expelled),
+        }
+    }
+
+    /// Ends when the client is to leave: never, if nobody says so.
+    async fn expelled(&self, client: Client) {
+        match (&self.doorkeeper, client.certificate) {
+            (Some(doorkeeper), Some(ClientCertificate(certificate))) => {
+                doorkeeper.expelled(certificate).await;
+            }
+            _ => std::future::pending::<()>().await,
+        }
     }
 
     async fn serve<S>(&self, stream: S, protocol: Protocol, client: Client) -> Result<(), ConnectionError>

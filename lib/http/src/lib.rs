@@ -6,6 +6,7 @@
 
 mod activity;
 mod connection;
+mod doorkeeper;
 mod limits;
 mod pace;
 mod server;
@@ -17,6 +18,7 @@ use std::net::SocketAddr;
 
 use rustls_pki_types::CertificateDer;
 
+pub use doorkeeper::Doorkeeper;
 pub use limits::Limits;
 pub use server::{Running, Server};
 pub use workers::Workers;

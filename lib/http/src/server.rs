@@ -10,6 +10,7 @@ use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
 use crate::connection::Front;
+use crate::doorkeeper::Doorkeeper;
 use crate::limits::Limits;
 use crate::tasks::Tasks;
 use crate::workers::Workers;
@@ -22,6 +23,7 @@ pub struct Server {
     tls: Option<Arc<rustls::ServerConfig>>,
     limits: Limits,
     workers: Option<Workers>,
+    doorkeeper: Option<Doorkeeper>,
 }
 
 /// A server at work. Dropping it ends it at once, requests in flight too.
@@ -44,7 +46,7 @@ impl Server {
         limits.check()?;
         let listener = TcpListener::bind(listen).await?;
         let address = listener.local_addr()?;
-        Ok(Self { listener, address, tls, limits, workers: None })
+        Ok(Self { listener, address, tls, limits, workers: None, doorkeeper: None })
     }
 
     /// Where it listens (the port that was free, for port 0).
@@ -60,6 +62,12 @@ impl Server {
         Self { workers: Some(workers), ..self }
     }
 
+    /// Has the owner hear of refused clients, and say which connections are to be cut (TLS only).
+    #[must_use]
+    pub fn kept_by(self, doorkeeper: Doorkeeper) -> Self {
+        Self { doorkeeper: Some(doorkeeper), ..self }
+    }
+
     /// Serves until [`Running::shutdown`]. Must be called in a tokio runtime.
     ///
     /// TLS: HTTP/2 if ALPN agreed on `h2`, else HTTP/1.1. Plain: HTTP/2 for a client that begins with it.
@@ -67,7 +75,7 @@ impl Server {
     pub fn serve(self, router: axum::Router) -> Running {
         let tasks = Tasks::default();
         let places = Arc::new(Semaphore::new(self.limits.max_connections.min(Semaphore::MAX_PERMITS)));
-        let front = Arc::new(Front::new(router, self.tls, self.limits, tasks.clone()));
+        let front = Arc::new(Front::new(router, self.tls, self.doorkeeper, self.limits, tasks.clone()));
         tasks.spawn(accept_all(self.listener, places, front, self.workers, tasks.clone()));
         Running { address: self.address, tasks }
     }

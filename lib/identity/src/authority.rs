@@ -4,25 +4,33 @@
 
 use std::fmt;
 use std::path::Path;
+use std::time::SystemTime;
 
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, PKCS_ED25519, SanType,
+    KeyUsagePurpose, PKCS_ED25519, SanType, SubjectPublicKeyInfo,
 };
-use shoal_core::Role;
+use rustls_pki_types::CertificateDer;
+use shoal_core::{PeerId, Role};
 use time::{Duration, OffsetDateTime};
 use x509_parser::certificate::X509Certificate;
 
 use crate::error::IdentityError;
 use crate::files::{self, FileError, PemFile, Secrecy};
 use crate::node::{Identity, NodeFiles};
+use crate::revocation::{Outcast, RevocationError, Revocations};
 use crate::spiffe::{self, SpiffeId};
+use crate::statement::{self, Kind};
+use crate::token::{Grant, JoinToken, TokenError, TokenOrder};
 use crate::trust::{self, CertificateError};
+use crate::{Peer, request};
 
 /// A cluster's certificate authority (key and certificate).
 pub struct Authority {
     cluster: String,
+    id: PeerId,
     certificate: String,
+    der: CertificateDer<'static>,
     not_after: OffsetDateTime,
     issuer: Issuer<'static, KeyPair>,
 }
@@ -42,9 +50,12 @@ impl Authority {
         let key = KeyPair::generate_for(&PKCS_ED25519).map_err(issue)?;
         let validity = Validity::from_now(AUTHORITY_LIFETIME);
         let parameters = authority_parameters(cluster, validity);
-        let certificate = parameters.self_signed(&key).map_err(issue)?.pem();
+        let certificate = parameters.self_signed(&key).map_err(issue)?;
+        let (der, text) = (certificate.der().clone(), certificate.pem());
+        let id = trust::key_of(&trust::parse(&der)?)?;
         let issuer = Issuer::new(parameters, key);
-        Ok(Self { cluster: cluster.to_owned(), certificate, not_after: validity.not_after, issuer })
+        let not_after = validity.not_after;
+        Ok(Self { cluster: cluster.to_owned(), id, certificate: text, der, not_after, issuer })
     }
 
     /// Writes `ca.pem` and `ca-key.pem` (mode 0600); never overwrites.
@@ -69,7 +80,8 @@ impl Authority {
         if !parsed.is_ca() {
             return Err(refused(CertificateError::NotAnAuthority).into());
         }
-        if trust::key_of(&parsed).map_err(refused)?.public_key() != key.public_key_raw() {
+        let id = trust::key_of(&parsed).map_err(refused)?;
+        if id.public_key() != key.public_key_raw() {
             return Err(FileError::KeyMismatch { key: key_file.path, certificate: file.path }.into());
         }
         let cluster = common_name(&parsed);
@@ -78,7 +90,8 @@ impl Authority {
         let not_after = parsed.validity().not_after.to_datetime();
         let issuer = Issuer::from_ca_cert_der(&certificate, key)
             .map_err(|source| IdentityError::Issue { subject: cluster.clone(), source })?;
-        Ok(Self { cluster, certificate: file.text, not_after, issuer })
+        drop(parsed);
+        Ok(Self { cluster, id, certificate: file.text, der: certificate, not_after, issuer })
     }
 
     /// A new node key with a certificate for that role. A name is 1 to 253 of `A-Z a-z 0-9 . _ -`.
@@ -94,18 +107,107 @@ impl Authority {
         validity: Validity,
     ) -> Result<Identity, IdentityError> {
         let subject = SpiffeId::new(&self.cluster, role, name)?;
-        if self.not_after <= OffsetDateTime::now_utc() {
-            return Err(IdentityError::AuthorityExpired { cluster: self.cluster.clone() });
-        }
-        let validity = Validity { not_after: validity.not_after.min(self.not_after), ..validity };
-        let (certificate, key) = self
-            .sign(&subject, validity)
+        let key = KeyPair::generate_for(&PKCS_ED25519)
             .map_err(|source| IdentityError::Issue { subject: subject.to_string(), source })?;
+        let certificate = self.sign(&subject, &key, validity)?;
         Ok(Identity::assemble(NodeFiles {
             authorities: PemFile::new(files::AUTHORITY_CERTIFICATE, self.certificate.clone()),
             certificate: PemFile::new(files::NODE_CERTIFICATE, certificate),
-            key: PemFile::new(files::NODE_KEY, key),
+            key: PemFile::new(files::NODE_KEY, key.serialize_pem()),
         })?)
+    }
+
+    /// The cluster that it speaks for.
+    #[must_use]
+    pub fn cluster(&self) -> &str {
+        &self.cluster
+    }
+
+    /// Its key, in the form that nodes are named by.
+    #[must_use]
+    pub fn id(&self) -> PeerId {
+        self.id
+    }
+
+    /// Its certificate.
+    #[must_use]
+    pub fn certificate(&self) -> &CertificateDer<'static> {
+        &self.der
+    }
+
+    /// A token with which nodes can join. `now` begins its time.
+    pub fn token(&self, order: TokenOrder, now: SystemTime) -> Result<JoinToken, TokenError> {
+        let claims = order.claims(&self.cluster, &self.der, now)?;
+        let text = statement::seal(Kind::TOKEN, &claims, self.issuer.key()).expect(SIGNS);
+        JoinToken::parse(&text)
+    }
+
+    /// What this authority allows with that token, if it is one of its own and in its time. How often it was used is for
+    /// the caller to know.
+    pub fn check_token(&self, token: &JoinToken, now: SystemTime) -> Result<Grant, TokenError> {
+        token.grant(&self.cluster, &[self.id], now)
+    }
+
+    /// The first certificate (PEM) of a node that holds the key of this request (PKCS #10, DER), and who it is.
+    ///
+    /// Role and name are those of the grant, whatever the request says.
+    pub fn enrol(
+        &self,
+        grant: &Grant,
+        request: &[u8],
+        lifetime: std::time::Duration,
+    ) -> Result<(Peer, String), IdentityError> {
+        let id = request::holder(request)?;
+        let SpiffeId { role, name, .. } = grant.subject(&self.cluster, &id)?;
+        let node = Peer { id, role, name };
+        let certificate = self.renew(&node, lifetime)?;
+        Ok((node, certificate))
+    }
+
+    /// A further certificate (PEM) for a node that has one.
+    pub fn renew(&self, node: &Peer, lifetime: std::time::Duration) -> Result<String, IdentityError> {
+        let subject = SpiffeId::new(&self.cluster, node.role, &node.name)?;
+        let issue = |source| IdentityError::Issue { subject: subject.to_string(), source };
+        let info = [ED25519_INFO, node.id.public_key()].concat();
+        let key = SubjectPublicKeyInfo::from_der(&info).map_err(issue)?;
+        let lifetime = lifetime.try_into().unwrap_or(AUTHORITY_LIFETIME).min(AUTHORITY_LIFETIME);
+        self.sign(&subject, &key, Validity::from_now(lifetime))
+    }
+
+    /// Whether a certificate is old enough to be renewed: half of its life is over. Who asks more often is out of order.
+    #[must_use]
+    pub fn may_renew(certificate: &CertificateDer<'_>, now: SystemTime) -> bool {
+        trust::validity_of(certificate).is_ok_and(|(from, until)| {
+            i64::try_from(crate::token::seconds(now)).is_ok_and(|now| now >= from + (until - from) / 2)
+        })
+    }
+
+    /// The revocation list that comes after `last`.
+    pub fn revoke(
+        &self,
+        last: Option<&Revocations>,
+        outcast: Outcast,
+        now: SystemTime,
+    ) -> Result<Revocations, RevocationError> {
+        let claims = Revocations::after(last, &self.cluster, outcast, now)?;
+        let text = statement::seal(Kind::REVOCATIONS, &claims, self.issuer.key()).expect(SIGNS);
+        Revocations::read(&text, &self.cluster, &[self.id])
+    }
+
+    /// The revocation list beside the authority's key: `None` before the first.
+    pub fn load_revocations(&self, directory: &Path) -> Result<Option<Revocations>, IdentityError> {
+        let path = directory.join(files::REVOCATIONS);
+        let Some(text) = files::read_optional(&path, Revocations::MAX_LENGTH as u64)? else {
+            return Ok(None);
+        };
+        let list = Revocations::read(&text, &self.cluster, &[self.id]);
+        Ok(Some(list.map_err(|source| FileError::Revocations { path, source })?))
+    }
+
+    /// Writes a list there, in place of the last.
+    pub fn save_revocations(&self, list: &Revocations, directory: &Path) -> Result<(), IdentityError> {
+        let line = format!("{}\n", list.text());
+        Ok(files::replace(directory, files::REVOCATIONS, Secrecy::Public, &line)?)
     }
 
     /// The same authority, as if it spoke for another cluster.
@@ -114,11 +216,21 @@ impl Authority {
         Self { cluster: cluster.to_owned(), ..self }
     }
 
-    /// A new key and its certificate, PEM.
-    fn sign(&self, subject: &SpiffeId, validity: Validity) -> Result<(String, String), rcgen::Error> {
-        let key = KeyPair::generate_for(&PKCS_ED25519)?;
-        let certificate = node_parameters(subject, validity)?.signed_by(&key, &self.issuer)?;
-        Ok((certificate.pem(), key.serialize_pem()))
+    /// A certificate, PEM.
+    fn sign(
+        &self,
+        subject: &SpiffeId,
+        key: &impl rcgen::PublicKeyData,
+        validity: Validity,
+    ) -> Result<String, IdentityError> {
+        if self.not_after <= OffsetDateTime::now_utc() {
+            return Err(IdentityError::AuthorityExpired { cluster: self.cluster.clone() });
+        }
+        let validity = Validity { not_after: validity.not_after.min(self.not_after), ..validity };
+        let certificate = node_parameters(subject, validity)
+            .and_then(|parameters| parameters.signed_by(key, &self.issuer))
+            .map_err(|source| IdentityError::Issue { subject: subject.to_string(), source })?;
+        Ok(certificate.pem())
     }
 }
 
@@ -131,7 +243,8 @@ impl fmt::Debug for Authority {
 impl Validity {
     fn from_now(lifetime: Duration) -> Self {
         let now = OffsetDateTime::now_utc();
-        Self { not_before: now - BACKDATED, not_after: now + lifetime }
+        // A tenth of a short life, so that most of it is still to come.
+        Self { not_before: now - BACKDATED.min(lifetime / 10), not_after: now + lifetime }
     }
 }
 
@@ -174,7 +287,10 @@ fn common_name(certificate: &X509Certificate<'_>) -> String {
 const DNS_NAME: &str = "shoal";
 /// A cluster outlives its nodes; replacing the authority touches every node, so it is a rare event.
 const AUTHORITY_LIFETIME: Duration = Duration::days(3650);
-/// There is no revocation: a year bounds how long a stolen key is good, and spares most hosts a renewal.
+/// For nodes whose certificates nobody renews: a year bounds how long a forgotten key is good.
 const NODE_LIFETIME: Duration = Duration::days(365);
+/// RFC 8410, section 4: what stands before the 32 bytes of a key.
+const ED25519_INFO: &[u8] = &[0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
+const SIGNS: &str = "an Ed25519 key signs any message, and what it signed is read again";
 /// A new certificate works at once on a host whose clock is a little behind.
 const BACKDATED: Duration = Duration::minutes(5);

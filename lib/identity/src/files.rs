@@ -1,14 +1,15 @@
-//! The PEM files of an authority and of a node. A file that exists is never written over.
+//! The files of an authority and of a node. Keys are never written over, and certificates only by their renewal.
 
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 
+use crate::revocation::RevocationError;
 use crate::spiffe::NameError;
 use crate::trust::CertificateError;
 
@@ -67,6 +68,14 @@ pub enum FileError {
         /// What is wrong with it.
         source: CertificateError,
     },
+    /// The revocation list is in its file, and not good.
+    #[error("{path} is not accepted: copy it anew from where {remedy} wrote it", path = .path.display(), remedy = CA_REVOKE)]
+    Revocations {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: RevocationError,
+    },
     /// The authority's name in its certificate is no cluster's name.
     #[error("{path} does not name a cluster: make a new authority with `shoal ca init`", path = .path.display())]
     Cluster {
@@ -82,11 +91,15 @@ pub(crate) const AUTHORITY_CERTIFICATE: &str = "ca.pem";
 pub(crate) const AUTHORITY_KEY: &str = "ca-key.pem";
 pub(crate) const NODE_CERTIFICATE: &str = "cert.pem";
 pub(crate) const NODE_KEY: &str = "key.pem";
+/// The authority's list of whom it lets in no more; beside its key, and beside each node's.
+pub(crate) const REVOCATIONS: &str = "revoked.list";
 
 /// The command that makes an authority.
 pub(crate) const CA_INIT: &str = "`shoal ca init`";
 /// The command that makes a node's files.
 pub(crate) const CA_ISSUE: &str = "`shoal ca issue`";
+/// The command that makes a revocation list.
+pub(crate) const CA_REVOKE: &str = "`shoal ca revoke`";
 
 /// Who may read a file.
 #[derive(Clone, Copy, Debug)]
@@ -102,6 +115,29 @@ impl Secrecy {
             Self::Private => 0o600,
         }
     }
+}
+
+/// Writes a file in place of what is there, if anything: a reader, and a crash, find the old or the new, and no half.
+pub(crate) fn replace(
+    directory: &Path,
+    name: &str,
+    secrecy: Secrecy,
+    content: &str,
+) -> Result<(), FileError> {
+    let path = directory.join(name);
+    let next = directory.join(format!(".{name}.{}", std::process::id()));
+    let write = || {
+        let mut file =
+            OpenOptions::new().write(true).create(true).truncate(true).mode(secrecy.mode()).open(&next)?;
+        file.write_all(content.as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&next, &path)?;
+        File::open(directory)?.sync_all()
+    };
+    write().map_err(|source| {
+        let _ = fs::remove_file(&next);
+        FileError::Write { path: path.clone(), source }
+    })
 }
 
 /// Writes all of these files or none. The directory is made if it is missing.
@@ -138,7 +174,32 @@ fn create(
         .map_err(|source| FileError::Write { path, source })
 }
 
+/// Tells whether a file is still the one that was read: another file, another length or another time, or none at all.
+pub(crate) type Stamp = Option<(u64, u64, i64, i64)>;
+
+pub(crate) fn stamp(path: &Path) -> Stamp {
+    let metadata = fs::metadata(path).ok()?;
+    Some((metadata.ino(), metadata.len(), metadata.mtime(), metadata.mtime_nsec()))
+}
+
+/// A small text file; `None` if there is none.
+pub(crate) fn read_optional(path: &Path, max: u64) -> Result<Option<String>, FileError> {
+    let mut text = String::new();
+    match File::open(path).and_then(|file| file.take(max).read_to_string(&mut text)) {
+        Ok(_) => Ok(Some(text)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(FileError::Read { path: path.to_owned(), remedy: CA_REVOKE, source }),
+    }
+}
+
+/// The first certificate of a PEM text.
+#[cfg(test)]
+pub(crate) fn first_certificate(text: &str) -> Option<CertificateDer<'static>> {
+    CertificateDer::from_pem_slice(text.as_bytes()).ok()
+}
+
 /// A PEM file that was read (or will be written), with what to do if it is not right.
+#[derive(Clone)]
 pub(crate) struct PemFile {
     pub(crate) path: PathBuf,
     pub(crate) remedy: &'static str,

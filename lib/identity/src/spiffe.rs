@@ -59,7 +59,7 @@ pub(crate) fn check_cluster(text: &str) -> Result<(), NameError> {
 }
 
 /// SPIFFE-ID section 2.2: one path segment, and not a relative one.
-fn check_name(text: &str) -> Result<(), NameError> {
+pub(crate) fn check_name(text: &str) -> Result<(), NameError> {
     let inner = |byte: u8| byte.is_ascii_alphanumeric() || is_mark(byte);
     let valid =
         (1..=MAX_NAME_LENGTH).contains(&text.len()) && text.bytes().all(inner) && !matches!(text, "." | "..");

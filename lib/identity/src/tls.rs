@@ -1,15 +1,18 @@
 //! TLS 1.3 between nodes: both sides show a certificate, and both check that it is of this cluster.
 //!
-//! Sessions are not resumed: every connection proves itself with a certificate that is in its time now.
+//! Sessions are not resumed: every connection proves itself with a certificate that is in its time now. What is shown and
+//! whom is trusted is asked anew at each handshake, so a configuration lives through renewals and revocations.
 //! Host names are not looked at: what counts is the role and the key.
 
+use std::fmt;
 use std::sync::Arc;
 
+use rustls::client::Resumption;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::client::{ResolvesClientCert, Resumption};
 use rustls::crypto::{CryptoProvider, verify_tls13_signature};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::server::{NoServerSessionStorage, ResolvesServerCert, WebPkiClientVerifier};
+use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
 use rustls::{
     ClientConfig, DigitallySignedStruct, DistinguishedName, OtherError, PeerIncompatible, ServerConfig,
     SignatureScheme, version,
@@ -17,7 +20,9 @@ use rustls::{
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use shoal_core::Role;
 
-use crate::trust::{CertificateError, Trust};
+use crate::causes;
+use crate::standing::Standing;
+use crate::trust::CertificateError;
 
 /// Makes ring the process's crypto provider; first thing in `main` and in tests. May be called again.
 ///
@@ -32,15 +37,11 @@ pub(crate) fn provider() -> Arc<CryptoProvider> {
 }
 
 /// A server that shows `own`, and lets in any node of the cluster.
-pub(crate) fn server_config(
-    trust: Arc<Trust>,
-    own: Arc<dyn ResolvesServerCert>,
-    alpn: &[&[u8]],
-) -> Arc<ServerConfig> {
+pub(crate) fn server_config(trust: Arc<Standing>, own: Arc<Standing>, alpn: &[&[u8]]) -> Arc<ServerConfig> {
     let mut config = ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&version::TLS13])
         .expect("ring has the cipher suites of TLS 1.3")
-        .with_client_cert_verifier(Arc::new(ClientVerifier::new(trust)))
+        .with_client_cert_verifier(Arc::new(ClientVerifier(trust)))
         .with_cert_resolver(own);
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
@@ -48,10 +49,42 @@ pub(crate) fn server_config(
     Arc::new(config)
 }
 
+/// A server that shows `own` and its authority, and lets in anybody: nodes that have no certificate yet.
+pub(crate) fn enrolment_config(
+    own: Arc<Standing>,
+    authority: CertificateDer<'static>,
+    alpn: &[&[u8]],
+) -> Arc<ServerConfig> {
+    let mut config = ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&version::TLS13])
+        .expect("ring has the cipher suites of TLS 1.3")
+        .with_no_client_auth()
+        .with_cert_resolver(Arc::new(WithAuthority { own, authority }));
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.send_tls13_tickets = 0;
+    config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
+    Arc::new(config)
+}
+
+/// Shows the authority's certificate after the node's own, for whoever knows only its hash.
+#[derive(Debug)]
+struct WithAuthority {
+    own: Arc<Standing>,
+    authority: CertificateDer<'static>,
+}
+
+impl ResolvesServerCert for WithAuthority {
+    fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let mut shown = CertifiedKey::clone(&self.own.current().shown);
+        shown.cert.push(self.authority.clone());
+        Some(Arc::new(shown))
+    }
+}
+
 /// A client that shows `own`, and talks only to nodes of the cluster with one of `roles`.
 pub(crate) fn client_config(
-    trust: Arc<Trust>,
-    own: Arc<dyn ResolvesClientCert>,
+    trust: Arc<Standing>,
+    own: Arc<Standing>,
     roles: &[Role],
     alpn: &[&[u8]],
 ) -> Arc<ClientConfig> {
@@ -70,7 +103,7 @@ pub(crate) fn client_config(
 /// Accepts servers of the cluster by their role, whatever their address is called.
 #[derive(Debug)]
 struct ServerVerifier {
-    trust: Arc<Trust>,
+    trust: Arc<Standing>,
     roles: Vec<Role>,
 }
 
@@ -83,8 +116,9 @@ impl ServerCertVerifier for ServerVerifier {
         _ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        self.trust.check_chain(end_entity, intermediates, now)?;
-        let peer = self.trust.peer(end_entity).map_err(refusal)?;
+        let trust = self.trust.trust();
+        trust.check_chain(end_entity, intermediates, now)?;
+        let peer = trust.peer(end_entity).map_err(refusal)?;
         if !self.roles.contains(&peer.role) {
             return Err(refusal(CertificateError::Role { id: peer.id, name: peer.name, role: peer.role }));
         }
@@ -106,33 +140,22 @@ impl ServerCertVerifier for ServerVerifier {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, certificate, signature, &self.trust.algorithms)
+        verify_tls13_signature(message, certificate, signature, &provider().signature_verification_algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.trust.algorithms.supported_schemes()
+        provider().signature_verification_algorithms.supported_schemes()
     }
 }
 
 /// The usual check of client certificates, and then that the certificate names a node of this cluster.
 #[derive(Debug)]
-struct ClientVerifier {
-    chain: Arc<dyn ClientCertVerifier>,
-    trust: Arc<Trust>,
-}
-
-impl ClientVerifier {
-    fn new(trust: Arc<Trust>) -> Self {
-        let chain = WebPkiClientVerifier::builder_with_provider(Arc::clone(&trust.roots), provider())
-            .build()
-            .expect("a trust has at least one authority, and no revocation list is given");
-        Self { chain, trust }
-    }
-}
+struct ClientVerifier(Arc<Standing>);
 
 impl ClientCertVerifier for ClientVerifier {
+    /// No hints: a node has one certificate to show, and authorities may change while this lives.
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        self.chain.root_hint_subjects()
+        &[]
     }
 
     fn verify_client_cert(
@@ -141,18 +164,19 @@ impl ClientCertVerifier for ClientVerifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, rustls::Error> {
-        let verified = self.chain.verify_client_cert(end_entity, intermediates, now)?;
-        self.trust.peer(end_entity).map_err(refusal)?;
-        Ok(verified)
+        let trust = self.0.trust();
+        trust.check_client(end_entity, intermediates, now)?;
+        trust.peer(end_entity).map_err(refusal)?;
+        Ok(ClientCertVerified::assertion())
     }
 
     fn verify_tls12_signature(
         &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
+        _message: &[u8],
+        _certificate: &CertificateDer<'_>,
+        _signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.chain.verify_tls12_signature(message, certificate, signature)
+        Err(PeerIncompatible::ServerDoesNotSupportTls12Or13.into())
     }
 
     fn verify_tls13_signature(
@@ -161,16 +185,27 @@ impl ClientCertVerifier for ClientVerifier {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.chain.verify_tls13_signature(message, certificate, signature)
+        verify_tls13_signature(message, certificate, signature, &provider().signature_verification_algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.chain.supported_verify_schemes()
+        provider().signature_verification_algorithms.supported_schemes()
     }
 }
 
-fn refusal(error: CertificateError) -> rustls::Error {
-    rustls::CertificateError::Other(OtherError(Arc::new(error))).into()
+/// A refusal of ours inside of rustls' error. rustls prints what it does not know by `Debug`, so that says it in words.
+#[derive(thiserror::Error)]
+#[error("{}", causes(.0))]
+struct Refused(CertificateError);
+
+impl fmt::Debug for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+pub(crate) fn refusal(error: CertificateError) -> rustls::Error {
+    rustls::CertificateError::Other(OtherError(Arc::new(Refused(error)))).into()
 }
 
 #[cfg(test)]

@@ -5,23 +5,30 @@ use std::sync::Arc;
 use rustls::RootCertStore;
 use rustls::client::verify_server_cert_signed_by_trust_anchor;
 use rustls::crypto::WebPkiSupportedAlgorithms;
-use rustls::server::ParsedCertificate;
+use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{ParsedCertificate, WebPkiClientVerifier};
 use rustls_pki_types::{CertificateDer, UnixTime};
 use shoal_core::{PeerId, Role};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 use x509_parser::oid_registry::OID_SIG_ED25519;
 use x509_parser::prelude::FromDer as _;
+use x509_parser::x509::SubjectPublicKeyInfo;
 
-use crate::Peer;
+use crate::revocation::{RevocationError, Revocations};
 use crate::spiffe::{NameError, SpiffeId};
+use crate::{Peer, tls};
 
-/// A cluster's name, and the authorities that speak for it.
-#[derive(Debug)]
+/// A cluster's name, the authorities that speak for it, and whom they let in no more.
+#[derive(Clone, Debug)]
 pub(crate) struct Trust {
     pub(crate) cluster: String,
-    pub(crate) roots: Arc<RootCertStore>,
     pub(crate) algorithms: WebPkiSupportedAlgorithms,
+    pub(crate) revocations: Option<Arc<Revocations>>,
+    roots: Arc<RootCertStore>,
+    /// Those authorities whose key can sign a statement.
+    authorities: Vec<PeerId>,
+    clients: Arc<dyn ClientCertVerifier>,
 }
 
 /// Why a certificate is not accepted.
@@ -56,6 +63,19 @@ pub enum CertificateError {
         /// The certificate's.
         found: String,
     },
+    /// The authority lets it in no more.
+    #[error("certificate of {id} ({role} {name:?}) is revoked")]
+    Revoked {
+        /// Who it is.
+        id: PeerId,
+        /// What it is called.
+        name: String,
+        /// What it might do.
+        role: Role,
+    },
+    /// More certificates than lie between any node and its authority, or none.
+    #[error("chain of {0} certificates, where 1 to {max} are expected", max = MAX_CHAIN)]
+    Chain(usize),
     /// A node of this cluster whose role does not fit.
     #[error("{id} ({name:?}) is of role {role}, which is not accepted here")]
     Role {
@@ -72,16 +92,40 @@ impl Trust {
     /// Trusts these authorities to speak for the cluster.
     pub(crate) fn new(cluster: &str, authorities: &[CertificateDer<'_>]) -> Result<Self, CertificateError> {
         let mut roots = RootCertStore::empty();
+        let mut keys = Vec::new();
         for authority in authorities {
             // Path building asks nothing of a trust anchor but name and key; that a node's own certificate
             // is not taken for an authority's must be seen to here.
-            if !parse(authority)?.is_ca() {
+            let parsed = parse(authority)?;
+            if !parsed.is_ca() {
                 return Err(CertificateError::NotAnAuthority);
             }
+            keys.extend(ed25519(parsed.public_key()));
             roots.add(authority.clone().into_owned()).map_err(CertificateError::Untrusted)?;
         }
-        let algorithms = crate::tls::provider().signature_verification_algorithms;
-        Ok(Self { cluster: cluster.to_owned(), roots: Arc::new(roots), algorithms })
+        let roots = Arc::new(roots);
+        let clients = WebPkiClientVerifier::builder_with_provider(Arc::clone(&roots), tls::provider())
+            .build()
+            .map_err(|_| CertificateError::NotAnAuthority)?;
+        let algorithms = tls::provider().signature_verification_algorithms;
+        let cluster = cluster.to_owned();
+        Ok(Self { cluster, roots, authorities: keys, clients, algorithms, revocations: None })
+    }
+
+    /// The same, without whom that list names.
+    pub(crate) fn without(&self, revocations: Arc<Revocations>) -> Self {
+        Self { revocations: Some(revocations), ..self.clone() }
+    }
+
+    /// Reads a list of one of the authorities; an older one than is known is refused.
+    pub(crate) fn read_revocations(&self, text: &str) -> Result<Arc<Revocations>, RevocationError> {
+        let list = Revocations::read(text, &self.cluster, &self.authorities)?;
+        match &self.revocations {
+            Some(known) if list.number() < known.number() => {
+                Err(RevocationError::Older { found: list.number(), known: known.number() })
+            }
+            _ => Ok(Arc::new(list)),
+        }
     }
 
     /// Checks that an authority (or an intermediate of one) signed the certificate, that it is in its time, and
@@ -102,7 +146,17 @@ impl Trust {
         )
     }
 
-    /// Reads whom the certificate names. Who signed it is not looked at.
+    /// The same for a client.
+    pub(crate) fn check_client(
+        &self,
+        certificate: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<(), rustls::Error> {
+        self.clients.verify_client_cert(certificate, intermediates, now).map(drop)
+    }
+
+    /// Reads whom the certificate names, unless that node is let in no more. Who signed it is not looked at.
     pub(crate) fn peer(&self, certificate: &CertificateDer<'_>) -> Result<Peer, CertificateError> {
         let parsed = parse(certificate)?;
         let id = key_of(&parsed)?;
@@ -110,18 +164,46 @@ impl Trust {
         if cluster != self.cluster {
             return Err(CertificateError::OtherCluster { expected: self.cluster.clone(), found: cluster });
         }
+        if self.revocations.as_ref().is_some_and(|list| list.has(&id, parsed.raw_serial())) {
+            return Err(CertificateError::Revoked { id, name, role });
+        }
         Ok(Peer { id, role, name })
     }
 
-    /// Both checks: what a certificate that arrives without a TLS handshake needs.
+    /// Both checks: what a chain that arrives without a TLS handshake needs. The node's certificate comes first.
     pub(crate) fn check(
         &self,
-        certificate: &CertificateDer<'_>,
+        chain: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<Peer, CertificateError> {
-        self.check_chain(certificate, &[], now).map_err(CertificateError::Untrusted)?;
+        let [certificate, intermediates @ ..] = chain else { return Err(CertificateError::Chain(0)) };
+        if chain.len() > MAX_CHAIN {
+            return Err(CertificateError::Chain(chain.len()));
+        }
+        self.check_chain(certificate, intermediates, now).map_err(CertificateError::Untrusted)?;
         self.peer(certificate)
     }
+}
+
+/// Certificates that lie one after the other, as a proof has them: each says how long it is.
+pub(crate) fn split_chain(mut bytes: &[u8]) -> Result<Vec<CertificateDer<'_>>, CertificateError> {
+    let mut chain = Vec::new();
+    while !bytes.is_empty() {
+        if chain.len() == MAX_CHAIN {
+            return Err(CertificateError::Chain(MAX_CHAIN + 1));
+        }
+        let (rest, _) = X509Certificate::from_der(bytes).map_err(|_| CertificateError::Unreadable)?;
+        chain.push(CertificateDer::from(&bytes[..bytes.len() - rest.len()]));
+        bytes = rest;
+    }
+    Ok(chain)
+}
+
+/// From when to when a certificate counts, in seconds since 1970.
+pub(crate) fn validity_of(certificate: &CertificateDer<'_>) -> Result<(i64, i64), CertificateError> {
+    let parsed = parse(certificate)?;
+    let validity = parsed.validity();
+    Ok((validity.not_before.timestamp(), validity.not_after.timestamp()))
 }
 
 /// The cluster that a node's certificate claims to be of.
@@ -140,12 +222,13 @@ pub(crate) fn parse<'a>(
 
 /// The Ed25519 key of a certificate (RFC 8410, section 4: the key is the bit string, there are no parameters).
 pub(crate) fn key_of(certificate: &X509Certificate<'_>) -> Result<PeerId, CertificateError> {
-    let info = certificate.public_key();
-    if info.algorithm.algorithm != OID_SIG_ED25519 {
-        return Err(CertificateError::NotEd25519);
-    }
-    let key = info.subject_public_key.data.as_ref().try_into().map_err(|_| CertificateError::NotEd25519)?;
-    Ok(PeerId::from_public_key(key))
+    ed25519(certificate.public_key()).ok_or(CertificateError::NotEd25519)
+}
+
+/// The key, if it is of that kind.
+pub(crate) fn ed25519(info: &SubjectPublicKeyInfo<'_>) -> Option<PeerId> {
+    let key = info.subject_public_key.data.as_ref().try_into().ok()?;
+    (info.algorithm.algorithm == OID_SIG_ED25519).then(|| PeerId::from_public_key(key))
 }
 
 /// X509-SVID section 2: exactly one URI name. Names of other kinds (DNS, address) say nothing here.
@@ -162,6 +245,14 @@ fn name_of(certificate: &X509Certificate<'_>) -> Result<SpiffeId, CertificateErr
     }
 }
 
+/// A node's certificate and three intermediates: more stands in no public web chain either.
+pub(crate) const MAX_CHAIN: usize = 4;
+
+#[cfg(test)]
+pub(crate) fn serial_of(certificate: &CertificateDer<'_>) -> Option<crate::Serial> {
+    crate::Serial::parse(&parse(certificate).ok()?.raw_serial_as_string()).ok()
+}
+
 #[cfg(test)]
 mod tests {
     use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ED25519, SanType};
@@ -171,11 +262,10 @@ mod tests {
     const NODE: &str = "spiffe://prod/agent/a";
 
     fn trust() -> Trust {
-        Trust {
-            cluster: "prod".into(),
-            roots: Arc::new(RootCertStore::empty()),
-            algorithms: crate::tls::provider().signature_verification_algorithms,
-        }
+        let directory = tempfile::tempdir().unwrap();
+        crate::Authority::generate("prod").unwrap().save(directory.path()).unwrap();
+        let text = std::fs::read_to_string(directory.path().join("ca.pem")).unwrap();
+        Trust::new("prod", &[crate::files::first_certificate(&text).unwrap()]).unwrap()
     }
 
     /// What a foreign issuer (cert-manager, SPIFFE) might put into a certificate.

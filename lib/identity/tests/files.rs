@@ -9,7 +9,7 @@ use shoal_core::{Metainfo, Role, SignedMetainfo};
 use shoal_identity::{Authority, CertificateError, Config, FileError, Identity, IdentityError};
 
 fn load(directory: &Path) -> Result<Identity, IdentityError> {
-    Identity::load(&Config { directory: directory.to_owned() })
+    Identity::load(&Config::at(directory))
 }
 
 fn mode(path: &Path) -> u32 {

@@ -58,6 +58,23 @@ pub(crate) enum ReachError {
     Tcp(#[from] io::Error),
 }
 
+impl ReachError {
+    /// Whether TLS failed at this end: the other one's certificate, or the lack of it, was refused here.
+    pub(crate) fn is_refusal(&self) -> bool {
+        match self {
+            // RFC 9001, section 4.8: an alert of TLS.
+            Self::Quic(quinn::ConnectionError::TransportError(error)) => {
+                (0x100..0x200).contains(&u64::from(error.code))
+            }
+            Self::Tcp(error) => {
+                let cause = error.get_ref().and_then(|cause| cause.downcast_ref::<rustls::Error>());
+                cause.is_some_and(|cause| !matches!(cause, rustls::Error::AlertReceived(_)))
+            }
+            _ => false,
+        }
+    }
+}
+
 /// Why the peer port is not open.
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {

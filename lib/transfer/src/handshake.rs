@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
+use rustls::pki_types::CertificateDer;
 use shoal_core::{PeerAddress, PeerId, Role};
 use shoal_identity::{Identity, IdentityError};
 use tokio::time::timeout;
@@ -24,8 +25,16 @@ use crate::wire::{CloseReason, Frame, Hello, WireError};
 pub(crate) struct Introduction {
     pub(crate) peer: PeerId,
     pub(crate) role: Role,
+    pub(crate) certificate: CertificateDer<'static>,
     pub(crate) hello: Hello,
     pub(crate) line: Line,
+}
+
+/// Who is at the other end, by a certificate that was proved.
+struct Known {
+    peer: PeerId,
+    role: Role,
+    certificate: CertificateDer<'static>,
 }
 
 /// Makes introductions.
@@ -55,13 +64,37 @@ pub(crate) enum HandshakeError {
     Certificate { address: SocketAddr, source: Box<IdentityError> },
     #[error("{found} answers at {address} in place of the peer that was dialled")]
     OtherPeer { address: SocketAddr, found: PeerId },
-    #[error("{peer} is a {role}, and exchanges no pieces")]
-    Role { peer: PeerId, role: Role },
+    #[error("{peer} at {address} is a {role}, and exchanges no pieces")]
+    Role { address: SocketAddr, peer: PeerId, role: Role },
     #[error("{address} says no Hello")]
     NoHello { address: SocketAddr, source: FrameError },
 }
 
 impl HandshakeError {
+    /// Whether this node let somebody go for the certificate that was shown, or for none.
+    pub(crate) fn is_refusal(&self) -> bool {
+        match self {
+            Self::NoCertificate { .. } | Self::Certificate { .. } | Self::Role { .. } => true,
+            Self::Connection { source, .. } => source.is_refusal(),
+            _ => false,
+        }
+    }
+
+    /// Where the other end was.
+    pub(crate) fn address(&self) -> Option<SocketAddr> {
+        match *self {
+            Self::NoAddress => None,
+            Self::Timeout { address }
+            | Self::Connection { address, .. }
+            | Self::Control { address, .. }
+            | Self::NoCertificate { address }
+            | Self::Certificate { address, .. }
+            | Self::OtherPeer { address, .. }
+            | Self::Role { address, .. }
+            | Self::NoHello { address, .. } => Some(address),
+        }
+    }
+
     /// Whether somebody answered: then another transport would find the same.
     fn is_answer(&self) -> bool {
         matches!(self, Self::OtherPeer { .. } | Self::Certificate { .. } | Self::Role { .. })
@@ -85,7 +118,7 @@ impl Greeter {
         let mut failure = HandshakeError::NoAddress;
         for &address in &peer.addresses {
             match self.reach(address, transports, peer.id).await {
-                Ok((reached, role)) => return self.introduce(reached, peer.id, role, hello).await,
+                Ok((reached, known)) => return self.introduce(reached, known, hello).await,
                 Err(error) => failure = error,
             }
         }
@@ -97,12 +130,12 @@ impl Greeter {
         let address = caller.address();
         let late = |_| HandshakeError::Timeout { address };
         let reached = timeout(self.dial_timeout, self.endpoint.secure(caller)).await.map_err(late)?;
-        let (reached, (peer, role)) =
+        let (reached, known) =
             self.identify(reached.map_err(|source| HandshakeError::Connection { address, source })?)?;
         let line = timeout(self.hello_timeout, reached.into_line(Side::Dialled)).await.map_err(late)?;
         let line = line.map_err(|source| HandshakeError::Control { address, source })?;
         let (line, hello) = self.hear_hello(line).await?;
-        Ok(Introduction { peer, role, hello, line })
+        Ok(known.said(hello, line))
     }
 
     /// A connection with the peer, by the first transport that gives one.
@@ -111,7 +144,7 @@ impl Greeter {
         address: SocketAddr,
         transports: &[Transport],
         wanted: PeerId,
-    ) -> Result<(Reached, Role), HandshakeError> {
+    ) -> Result<(Reached, Known), HandshakeError> {
         let mut next = transports.iter();
         let Some(&first) = next.next() else { return Err(HandshakeError::NoAddress) };
         let mut dials = FuturesUnordered::from_iter([self.try_to_reach(address, first, wanted)]);
@@ -138,24 +171,23 @@ impl Greeter {
         address: SocketAddr,
         transport: Transport,
         wanted: PeerId,
-    ) -> Result<(Reached, Role), HandshakeError> {
+    ) -> Result<(Reached, Known), HandshakeError> {
         let reached = timeout(self.dial_timeout, self.endpoint.dial(transport, address, &wanted))
             .await
             .map_err(|_| HandshakeError::Timeout { address })?
             .map_err(|source| HandshakeError::Connection { address, source })?;
-        let (reached, (found, role)) = self.identify(reached)?;
-        if found != wanted {
+        let (reached, known) = self.identify(reached)?;
+        if known.peer != wanted {
             reached.turn_away(CloseReason::Refused);
-            return Err(HandshakeError::OtherPeer { address, found });
+            return Err(HandshakeError::OtherPeer { address, found: known.peer });
         }
-        Ok((reached, role))
+        Ok((reached, known))
     }
 
     async fn introduce(
         &self,
         reached: Reached,
-        peer: PeerId,
-        role: Role,
+        known: Known,
         own: Hello,
     ) -> Result<Introduction, HandshakeError> {
         let address = reached.remote_address();
@@ -164,25 +196,31 @@ impl Greeter {
         let said = line.say(&Frame::Hello(own)).await;
         said.map_err(|source| HandshakeError::NoHello { address, source })?;
         let (line, hello) = self.hear_hello(line).await?;
-        Ok(Introduction { peer, role, hello, line })
+        Ok(known.said(hello, line))
     }
 
     /// Who is there, by the certificate; closes the connection where it is nobody to exchange pieces with.
-    fn identify(&self, reached: Reached) -> Result<(Reached, (PeerId, Role)), HandshakeError> {
+    fn identify(&self, reached: Reached) -> Result<(Reached, Known), HandshakeError> {
         let address = reached.remote_address();
         let found =
             reached.certificate().ok_or(HandshakeError::NoCertificate { address }).and_then(|certificate| {
-                self.identity
-                    .peer(&certificate)
+                self.know(certificate)
                     .map_err(|source| HandshakeError::Certificate { address, source: Box::new(source) })
             });
         let refused = match found {
-            Ok(peer) if peer.role == Role::Tracker => HandshakeError::Role { peer: peer.id, role: peer.role },
-            Ok(peer) => return Ok((reached, (peer.id, peer.role))),
+            Ok(Known { peer, role: role @ Role::Tracker, .. }) => {
+                HandshakeError::Role { address, peer, role }
+            }
+            Ok(known) => return Ok((reached, known)),
             Err(error) => error,
         };
         reached.turn_away(CloseReason::Refused);
         Err(refused)
+    }
+
+    fn know(&self, certificate: CertificateDer<'static>) -> Result<Known, IdentityError> {
+        let peer = self.identity.peer(&certificate)?;
+        Ok(Known { peer: peer.id, role: peer.role, certificate })
     }
 
     async fn hear_hello(&self, mut line: Line) -> Result<(Line, Hello), HandshakeError> {
@@ -201,6 +239,13 @@ impl Greeter {
         };
         line.turn_away(CloseReason::Protocol);
         Err(refused)
+    }
+}
+
+impl Known {
+    fn said(self, hello: Hello, line: Line) -> Introduction {
+        let Self { peer, role, certificate } = self;
+        Introduction { peer, role, certificate, hello, line }
     }
 }
 

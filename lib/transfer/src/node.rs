@@ -12,10 +12,10 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use shoal_core::{Digest, PeerAddress, PeerId, Zone};
-use shoal_identity::Identity;
+use shoal_identity::{Identity, Refusals};
 use shoal_store::{Blob, CommitError, Partial, Store};
 use shoal_swarm::{Event, Message, Moment};
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
@@ -86,6 +86,10 @@ pub(crate) struct Node {
     config: Config,
     endpoint: Endpoint,
     greeter: Arc<Greeter>,
+    identity: Identity,
+    /// Rings when it may be that somebody is to go.
+    standing: watch::Receiver<()>,
+    refusals: Refusals,
     store: Store,
     metrics: Metrics,
     egress: Limiter,
@@ -124,7 +128,10 @@ impl Node {
         let engine = RecordedEngine::open(&config, own, zone.clone())?;
         let (note_sender, notes) = mpsc::channel(config.note_queue.get());
         Ok(Self {
-            greeter: Greeter::new(endpoint.clone(), identity, &config),
+            greeter: Greeter::new(endpoint.clone(), identity.clone(), &config),
+            standing: identity.changes(),
+            refusals: Refusals::of("peer port"),
+            identity,
             endpoint,
             store,
             egress: metrics.limiter(Direction::Egress, &Limits::from(config.egress)),
@@ -163,6 +170,7 @@ impl Node {
                 Some(note) = self.notes.recv() => self.note(note),
                 Some(outcome) = self.tasks.join_next() => self.outcome(outcome),
                 Some(caller) = self.endpoint.accept() => self.caller(caller),
+                Ok(()) = self.standing.changed() => self.expel(),
                 () = sleep_until(timeout.unwrap_or(self.epoch)), if timeout.is_some() => {
                     self.engine.handle_timeout(self.now());
                 }

@@ -8,6 +8,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use rustls::pki_types::CertificateDer;
 use shoal_core::{Digest, PeerId, Role, Zone};
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
@@ -36,6 +37,8 @@ pub(crate) struct Established {
     pub(crate) requests: Arc<Requests>,
     /// Of the peer's Hello.
     pub(crate) moment: u64,
+    /// What it was let in by.
+    pub(crate) certificate: CertificateDer<'static>,
 }
 
 /// A dial under way.
@@ -162,6 +165,11 @@ impl Peers {
         for connection in self.connections() {
             connection.requests.cancel_blob(digest);
         }
+    }
+
+    /// Those who were let in by a certificate of which that is so.
+    pub(crate) fn with(&self, holds: impl Fn(&CertificateDer<'static>) -> bool) -> Vec<PeerId> {
+        self.connections().filter(|one| holds(&one.certificate)).map(|one| one.id.peer).collect()
     }
 
     fn connections(&self) -> impl Iterator<Item = &Established> {

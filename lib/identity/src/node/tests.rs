@@ -41,7 +41,7 @@ fn an_origins_signature_is_believed() {
 #[test]
 fn a_certificates_peer_id_is_the_identitys() {
     let Cluster { origin, agent, .. } = cluster();
-    assert_eq!(agent.peer(&origin.0.certificate).unwrap().id, origin.id());
+    assert_eq!(agent.peer(&origin.certificate()).unwrap().id, origin.id());
     assert_eq!(origin.id().public_key(), origin.0.key.public_key().as_ref());
 }
 
@@ -158,7 +158,7 @@ fn an_expired_certificate_is_refused() {
 
         let directory = tempfile::tempdir().unwrap();
         origin.save(directory.path()).unwrap();
-        let error = Identity::load(&Config { directory: directory.path().into() }).unwrap_err();
+        let error = Identity::load(&Config::at(directory.path())).unwrap_err();
         assert!(error.to_string().contains("cert.pem") && error.to_string().contains("clock"), "{error}");
     }
 }
@@ -169,6 +169,7 @@ fn no_certificate_outlives_its_authority() {
     let now = OffsetDateTime::now_utc();
     let endless = Validity { not_before: now, not_after: now + Duration::days(36500) };
     let node = authority.issue_valid(Role::Agent, "a", endless).unwrap();
-    let parsed = trust::parse(&node.0.certificate).unwrap();
+    let certificate = node.certificate();
+    let parsed = trust::parse(&certificate).unwrap();
     assert!(parsed.validity().not_after.to_datetime() <= now + Duration::days(3650));
 }

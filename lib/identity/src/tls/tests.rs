@@ -80,7 +80,7 @@ async fn nodes_of_another_authority_are_refused_on_both_sides() {
     // The client refuses first.
     assert_eq!(meet_nodes(&server, &client, ALL).await, (false, false));
     // A client that takes any server is refused by the server.
-    let careless = client_config(Arc::clone(server.trust()), client.shown().clone(), ALL, ALPN);
+    let careless = client_config(Arc::clone(server.standing()), client.standing().clone(), ALL, ALPN);
     let (served, connected) = meet(server.server_config(ALPN), careless).await;
     assert!(served.is_err() && connected.is_err());
 }
@@ -92,7 +92,7 @@ async fn another_cluster_under_the_same_authority_is_refused() {
     let (other_server, other_client) = pair(&authority.renamed("staging"));
     assert_eq!(meet_nodes(&server, &client, ALL).await, (true, true));
     assert_eq!(meet_nodes(&other_server, &client, ALL).await, (false, false));
-    let careless = client_config(Arc::clone(client.trust()), other_client.shown().clone(), ALL, ALPN);
+    let careless = client_config(Arc::clone(client.standing()), other_client.standing().clone(), ALL, ALPN);
     let (served, connected) = meet(server.server_config(ALPN), careless).await;
     assert!(served.is_err() && connected.is_err());
 }
@@ -100,7 +100,7 @@ async fn another_cluster_under_the_same_authority_is_refused() {
 #[tokio::test]
 async fn a_client_without_a_certificate_is_refused() {
     let (server, client) = pair(&Authority::generate("prod").unwrap());
-    let verifier = ServerVerifier { trust: Arc::clone(client.trust()), roles: ALL.to_vec() };
+    let verifier = ServerVerifier { trust: Arc::clone(client.standing()), roles: ALL.to_vec() };
     let mut nameless = ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&version::TLS13])
         .unwrap()
@@ -121,7 +121,7 @@ async fn a_server_that_asks_for_no_certificate_still_has_to_show_its_own() {
         .with_protocol_versions(&[&version::TLS13])
         .unwrap()
         .with_no_client_auth()
-        .with_cert_resolver(stranger.shown().clone());
+        .with_cert_resolver(stranger.standing().clone());
     open.alpn_protocols = vec![ALPN[0].to_vec()];
     let (served, connected) = meet(Arc::new(open), client.client_config(ALL, ALPN)).await;
     assert!(served.is_err() && connected.is_err());

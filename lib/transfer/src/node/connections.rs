@@ -41,7 +41,25 @@ impl Node {
     pub(super) fn heard(&mut self, result: Result<Box<Introduction>, HandshakeError>) {
         match result {
             Ok(caller) => self.introduced(caller),
-            Err(error) => tracing::debug!(error = &error as &dyn std::error::Error, "caller not admitted"),
+            Err(error) => {
+                self.note_refusal(&error);
+                tracing::debug!(error = &error as &dyn std::error::Error, "caller not admitted");
+            }
+        }
+    }
+
+    fn note_refusal(&self, error: &HandshakeError) {
+        if let Some(address) = error.address().filter(|_| error.is_refusal()) {
+            self.refusals.note(address, error);
+        }
+    }
+
+    /// Lets go of peers whose certificate counts no more: the authority revoked it since.
+    pub(super) fn expel(&mut self) {
+        for peer in self.peers.with(|certificate| self.identity.peer(certificate).is_err()) {
+            tracing::warn!(%peer, "peer expelled: its certificate counts no more");
+            self.forget(&peer, CloseReason::Refused);
+            self.events.push_back(Event::Disconnected { peer });
         }
     }
 
@@ -90,6 +108,7 @@ impl Node {
             }
             (Err(_), Some(held)) => self.answer(*held),
             (Err(error), None) => {
+                self.note_refusal(&error);
                 tracing::debug!(%peer, error = &error as &dyn std::error::Error, "dial failed");
                 self.metrics.dials_failed.inc();
                 self.events.push_back(Event::ConnectFailed { peer });
@@ -99,7 +118,7 @@ impl Node {
 
     /// Takes a connection into use, in place of whatever there was with that peer.
     fn establish(&mut self, introduction: Introduction, answer: Option<Frame>) {
-        let Introduction { peer, role, hello, line } = introduction;
+        let Introduction { peer, role, certificate, hello, line } = introduction;
         let link = line.link();
         let id = ConnectionId { peer, number: self.next_number() };
         let (messages, queue) = mpsc::channel(self.config.message_queue.get());
@@ -124,7 +143,9 @@ impl Node {
         let (address, transport) = (link.remote_address(), link.transport());
         tracing::debug!(%peer, %role, %address, ?transport, software = hello.software(), "connected");
         let (moment, zone) = (hello.moment, hello.zone);
-        let established = Established { id, role, zone: zone.clone(), link, messages, requests, moment };
+        let zone_here = zone.clone();
+        let established =
+            Established { id, role, zone: zone_here, link, messages, requests, moment, certificate };
         let earlier = self.peers.establish(established);
         self.metrics.connections.set(i64::try_from(self.peers.count()).unwrap_or(i64::MAX));
         if let Some(earlier) = earlier {
