@@ -7,6 +7,7 @@
 mod authority;
 mod error;
 mod files;
+mod message;
 mod node;
 mod spiffe;
 mod tls;
@@ -19,6 +20,7 @@ use shoal_core::{PeerId, Role};
 pub use authority::Authority;
 pub use error::IdentityError;
 pub use files::FileError;
+pub use message::{MessageError, MessageKind};
 pub use node::{Identity, ProofError};
 pub use spiffe::NameError;
 pub use tls::install_crypto_provider;

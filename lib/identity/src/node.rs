@@ -174,11 +174,7 @@ impl Identity {
     /// The signature is over `"shoal metainfo v1\0"` and [`Metainfo::encode`].
     #[must_use]
     pub fn sign(&self, metainfo: &Metainfo) -> Proof {
-        let signature = self.0.key.sign(&signed_message(metainfo));
-        Proof {
-            certificate: Bytes::copy_from_slice(&self.0.certificate),
-            signature: Bytes::copy_from_slice(signature.as_ref()),
-        }
+        self.prove(&signed_message(metainfo))
     }
 
     /// Checks that the certificate is of this cluster, in its time, of an origin, and signed exactly this metainfo.
@@ -187,6 +183,24 @@ impl Identity {
     /// common blob and 2 MiB (a few milliseconds) for the largest.
     pub fn verify(&self, signed: &SignedMetainfo) -> Result<Peer, IdentityError> {
         Ok(self.verify_at(signed, UnixTime::now())?)
+    }
+
+    /// Own certificate, and the signature of exactly these bytes.
+    pub(crate) fn prove(&self, bytes: &[u8]) -> Proof {
+        let signature = self.0.key.sign(bytes);
+        Proof {
+            certificate: Bytes::copy_from_slice(&self.0.certificate),
+            signature: Bytes::copy_from_slice(signature.as_ref()),
+        }
+    }
+
+    /// Whom a certificate that came without a handshake names, if this cluster's authority vouches for it at `now`.
+    pub(crate) fn holder(
+        &self,
+        certificate: &CertificateDer<'_>,
+        now: UnixTime,
+    ) -> Result<Peer, CertificateError> {
+        self.0.trust.check(certificate, now)
     }
 
     #[cfg(test)]
