@@ -11,6 +11,7 @@ mod changes;
 mod error;
 pub mod message;
 mod origin;
+pub mod overlay;
 mod servers;
 mod tracker;
 
