@@ -9,6 +9,7 @@ mod eviction;
 mod faults;
 mod full_disk;
 mod hostile;
+mod overlay;
 mod process;
 mod pull;
 mod ranges;

@@ -19,8 +19,9 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use shoal_control::{ControlError, OriginClient};
-use shoal_core::Role;
+use shoal_control::overlay::{Library as Held, Member, Overlay, StartError};
+use shoal_control::{ControlError, OriginClient, ServerUrl};
+use shoal_core::{PeerAddress, Role, Zone};
 use shoal_http::{Running, Server};
 use shoal_identity::Identity;
 use tokio::time::Instant;
@@ -36,6 +37,7 @@ use crate::state::State;
 #[derive(Debug)]
 pub struct Tracker {
     running: Running,
+    overlay: Option<Overlay>,
     sweeper: AbortOnDropHandle<()>,
     grace: Duration,
 }
@@ -62,6 +64,12 @@ pub enum BindError {
     /// The client that asks origins cannot be set up.
     #[error("cannot set up the client of the origins")]
     Client(#[from] ControlError),
+    /// The overlay cannot be joined.
+    #[error(transparent)]
+    Overlay(#[from] StartError),
+    /// No node could ask there.
+    #[error("`advertise` is of no use")]
+    Advertise(#[source] ControlError),
     /// The metrics are there already: one tracker a registry.
     #[error("cannot register metrics")]
     Metrics(#[from] prometheus::Error),
@@ -88,18 +96,22 @@ impl Tracker {
             .map_err(|source| BindError::Listen { address: config.listen, source })?;
         let sweeper =
             tokio::spawn(sweep(Arc::clone(&state), metrics.clone(), config.lease / SWEEPS_PER_LEASE));
-        let api = Api::new(&config, identity, Arc::clone(&state), library, metrics);
-        Ok(Self {
-            running: server.serve(api::router(api)),
-            sweeper: AbortOnDropHandle::new(sweeper),
-            grace: config.shutdown_grace,
-        })
+        let api = Api::new(&config, identity.clone(), Arc::clone(&state), library, metrics);
+        let running = server.serve(api::router(api));
+        let overlay = join_overlay(&config, identity, running.local_address(), registry).await?;
+        Ok(Self { running, overlay, sweeper: AbortOnDropHandle::new(sweeper), grace: config.shutdown_grace })
     }
 
     /// Where it listens (the port that was free, for port 0).
     #[must_use]
     pub fn local_address(&self) -> SocketAddr {
         self.running.local_address()
+    }
+
+    /// Where other nodes find the overlay's port, if that is configured.
+    #[must_use]
+    pub fn overlay_address(&self) -> Option<SocketAddr> {
+        self.overlay.as_ref().map(Overlay::local_address)
     }
 
     /// Whether it can do its work. A tracker that just started can: it learns who is there from the answers it gives.
@@ -110,12 +122,34 @@ impl Tracker {
 
     /// Takes no more requests, and lets those in flight end within the grace that is configured.
     pub async fn shutdown(self) {
+        if let Some(overlay) = self.overlay {
+            overlay.shutdown().await;
+        }
         self.running.shutdown(self.grace).await;
     }
 }
 
 /// A node that is gone stays in memory for at most a quarter of a lease; it is not handed out in that time.
 const SWEEPS_PER_LEASE: u32 = 4;
+
+/// Takes part in the overlay as one who holds nothing, and says where it answers.
+async fn join_overlay(
+    config: &Config,
+    identity: Identity,
+    listens: SocketAddr,
+    registry: &prometheus::Registry,
+) -> Result<Option<Overlay>, BindError> {
+    let Some(overlay) = &config.overlay else { return Ok(None) };
+    let tracker_url = match &config.advertise {
+        Some(url) => Some(ServerUrl::parse(url).map_err(BindError::Advertise)?.as_str().to_owned()),
+        None => (!listens.ip().is_unspecified()).then(|| format!("https://{listens}")),
+    };
+    let address =
+        PeerAddress { id: identity.id(), role: Role::Tracker, addresses: vec![], zone: Zone::default() };
+    let nothing: Held = Arc::new(|_, _| Box::pin(std::future::ready(None)));
+    let member = Member { identity, address, library: nothing, trackers: None, tracker_url };
+    Ok(Some(Overlay::start(overlay, member, registry).await?))
+}
 
 async fn sweep(state: Arc<Mutex<State>>, metrics: Metrics, period: Duration) {
     let mut ticks = tokio::time::interval(period);
