@@ -34,3 +34,6 @@ pub use handle::{Member, Overlay, OverlayHandle};
 pub use host::StartError;
 pub use join::JoinError;
 pub use key::KeyError;
+
+#[cfg(test)]
+mod tests;

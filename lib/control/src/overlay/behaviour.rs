@@ -42,8 +42,9 @@ const MAX_PER_PEER: u32 = 2;
 /// How long a connection that nothing uses is kept: the next question of the same pull finds it.
 pub(crate) const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// How long a search may take in all: whoever waits for a manifest has no more time.
-const QUERY_TIMEOUT: Duration = Duration::from_secs(4);
+/// How long a walk through the overlay may take in all. Whoever waits for a blob waits less; a publication may take longer,
+/// on a node that has just started and must connect to all that it meets.
+const QUERY_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long one node may take to answer in a search. Dead ones are passed over in parallel.
 const STREAM_TIMEOUT: Duration = Duration::from_secs(2);
 /// On how many nodes a record lies, and how many holders one node names. Half of them may vanish between two publications,

@@ -17,6 +17,9 @@ pub(crate) const RECORD_LIFETIME: Duration = Duration::from_secs(90 * 60);
 /// How long after a publication the next is due, at most: a record outlives two that get lost.
 pub(crate) const REPUBLISH_INTERVAL: Duration = Duration::from_secs(30 * 60);
 
+/// How soon after a publication that failed the next is due, at most: the network may be gone for longer than that.
+pub(crate) const RETRY_INTERVAL: Duration = Duration::from_secs(60);
+
 /// What is announced. The last used is the last to go.
 #[derive(Debug)]
 pub(crate) struct Holdings {
@@ -77,6 +80,13 @@ impl Holdings {
         Some(due)
     }
 
+    /// The publication came to nothing: it is tried again before long.
+    pub(crate) fn failed(&mut self, digest: &Digest, now: Instant, chance: f64) {
+        if let Some(due) = self.blobs.peek_mut(digest) {
+            *due = Due::At(now + RETRY_INTERVAL.mul_f64(0.25 + 0.75 * chance.clamp(0.0, 1.0)));
+        }
+    }
+
     /// Everything is to be published again: nobody was there to hear of it.
     pub(crate) fn publish_all(&mut self) {
         for (_, due) in &mut self.blobs {
@@ -128,9 +138,13 @@ mod tests {
         holdings.used(digest(1));
         assert_eq!(holdings.take_due(start + REPUBLISH_INTERVAL / 2, 1.0), None);
         assert_eq!(holdings.take_due(start + REPUBLISH_INTERVAL, 0.0), Some(digest(1)));
+        holdings.failed(&digest(1), start, 1.0);
+        assert_eq!(holdings.take_due(start + RETRY_INTERVAL, 1.0), Some(digest(1)));
         assert!(REPUBLISH_INTERVAL * 3 <= RECORD_LIFETIME);
         holdings.publish_all();
         assert_eq!(holdings.take_due(start + REPUBLISH_INTERVAL, 0.0), Some(digest(1)));
+        holdings.failed(&digest(2), start, 1.0);
+        assert!(!holdings.contains(&digest(2)));
     }
 
     proptest! {

@@ -4,7 +4,7 @@ mod asking;
 mod meeting;
 mod speaking;
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,7 +14,7 @@ use futures_util::StreamExt as _;
 use libp2p::kad::{self, QueryId};
 use libp2p::swarm::SwarmEvent;
 use libp2p::{identify, request_response};
-use shoal_core::{PeerAddress, PeerId};
+use shoal_core::{Digest, PeerAddress, PeerId};
 use shoal_identity::Identity;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -53,7 +53,7 @@ pub(crate) struct Host {
     holdings: Arc<Mutex<Holdings>>,
     commands: mpsc::Receiver<Command>,
     queries: Queries,
-    publishing: HashSet<QueryId>,
+    publishing: HashMap<QueryId, Digest>,
     answering: JoinSet<(request_response::ResponseChannel<Answer>, Answer)>,
     book: Book,
     gossip: Gossip,
@@ -136,7 +136,7 @@ impl Host {
             holdings,
             commands,
             queries: Queries::default(),
-            publishing: HashSet::new(),
+            publishing: HashMap::new(),
             answering: JoinSet::new(),
             book: Book::default(),
             gossip: Gossip::default(),
@@ -222,9 +222,10 @@ impl Host {
     fn on_kad(&mut self, event: kad::Event) {
         match event {
             kad::Event::OutboundQueryProgressed { id, result, step, .. } => {
+                let is_published = !matches!(result, kad::QueryResult::StartProviding(Err(_)));
                 self.on_search(id, result);
                 if step.last {
-                    self.publishing.remove(&id);
+                    self.published(id, is_published);
                     self.queries.search_ended(id);
                 }
             }

@@ -12,6 +12,7 @@ pub(crate) struct Metrics {
     pub(crate) records: IntGauge,
     pub(crate) announced: IntGauge,
     pub(crate) finds: IntCounterVec,
+    pub(crate) publications: IntCounterVec,
     pub(crate) questions: IntCounterVec,
     pub(crate) notices: IntCounterVec,
     pub(crate) refused: IntCounterVec,
@@ -43,6 +44,11 @@ impl Metrics {
             finds: counters(
                 "finds_total",
                 "Searches for a blob by the overlay, by how they ended.",
+                "result",
+            )?,
+            publications: counters(
+                "publications_total",
+                "Own records sent out, by how that ended.",
                 "result",
             )?,
             questions: counters("questions_total", "Questions of others, by what was answered.", "result")?,

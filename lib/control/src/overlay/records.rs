@@ -1,7 +1,7 @@
 //! Who holds what, as other nodes said: Kademlia's provider records, bounded whoever sends them.
 //!
 //! Bounds: all records together, those of one blob, and those that one provider may have here. So a provider that names a
-//! million blobs displaces its own oldest names and nobody else's. Values are not kept at all. What has expired goes
+//! million blobs displaces its own oldest names and nobody else's. Values, and keys that are no digest, are not kept at all. What has expired goes
 //! first. The node's own records are beside the others and bounded by whoever announces ([`super::holdings`]).
 
 use std::borrow::Cow;
@@ -13,6 +13,7 @@ use libp2p::kad::store::{Error, RecordStore, Result};
 use libp2p::kad::{ProviderRecord, Record, RecordKey};
 
 use crate::overlay::addresses::{Belief, multiaddr};
+use crate::overlay::behaviour::digest;
 
 /// How much is kept for others.
 #[derive(Clone, Copy, Debug)]
@@ -46,9 +47,6 @@ pub(crate) struct Records {
     providers: HashMap<PeerId, VecDeque<RecordKey>>,
     count: usize,
 }
-
-/// The longest key: a digest's text. Others mean nothing here.
-pub(crate) const MAX_KEY_LENGTH: usize = 7 + 128;
 
 impl Records {
     pub(crate) fn new(local: PeerId, belief: Belief, bounds: Bounds) -> Self {
@@ -91,7 +89,7 @@ impl Records {
     }
 
     fn keep(&mut self, mut record: ProviderRecord) -> Result<()> {
-        if record.key.as_ref().len() > MAX_KEY_LENGTH {
+        if digest(&record.key).is_none() {
             return Err(Error::ValueTooLarge);
         }
         let believed = self.belief.plausible_of(&record.addresses);
@@ -194,8 +192,10 @@ mod tests {
 
     use libp2p::Multiaddr;
     use proptest::prelude::*;
+    use shoal_core::Digest;
 
     use super::*;
+    use crate::overlay::behaviour::key;
 
     const BOUNDS: Bounds = Bounds { records: 20, of_blob: 3, of_provider: 5 };
 
@@ -204,9 +204,13 @@ mod tests {
         key.public().to_peer_id()
     }
 
+    fn blob_key(blob: u32) -> RecordKey {
+        key(&Digest::sha256(&blob.to_be_bytes()))
+    }
+
     fn record(blob: u8, provider: u8, expires: Instant) -> ProviderRecord {
         ProviderRecord {
-            key: RecordKey::new(&[blob]),
+            key: blob_key(blob.into()),
             provider: peer(provider),
             expires: Some(expires),
             addresses: vec![],
@@ -223,11 +227,11 @@ mod tests {
         records.add_provider(record(1, 1, later)).unwrap();
         for number in 0..10_000u32 {
             let mut flood = record(0, 2, later);
-            flood.key = RecordKey::new(&number.to_be_bytes());
+            flood.key = blob_key(1000 + number);
             records.add_provider(flood).unwrap();
         }
         assert_eq!(records.len(), 1 + BOUNDS.of_provider);
-        assert_eq!(records.providers(&RecordKey::new(&[1u8])).len(), 1);
+        assert_eq!(records.providers(&blob_key(1)).len(), 1);
         records.forget_provider(&peer(2));
         assert_eq!(records.len(), 1);
     }
@@ -239,12 +243,12 @@ mod tests {
             records.add_provider(record(1, provider, later)).unwrap();
         }
         let named: Vec<PeerId> =
-            records.providers(&RecordKey::new(&[1u8])).into_iter().map(|record| record.provider).collect();
+            records.providers(&blob_key(1)).into_iter().map(|record| record.provider).collect();
         assert_eq!(named, [5, 4, 3].map(peer));
     }
 
     #[test]
-    fn addresses_are_checked_and_few_and_long_keys_are_refused() {
+    fn addresses_are_checked_and_few_and_keys_that_are_no_digest_are_refused() {
         let (mut records, later) = (records(), Instant::now() + Duration::from_secs(60));
         let mut named = record(1, 1, later);
         let hosts = (0..=255u8).map(|host| format!("/ip4/10.0.0.{host}/tcp/1"));
@@ -252,15 +256,16 @@ mod tests {
         named.addresses =
             bad.into_iter().chain(hosts).map(|text| text.parse::<Multiaddr>().unwrap()).collect();
         records.add_provider(named).unwrap();
-        let kept = &records.providers(&RecordKey::new(&[1u8]))[0];
+        let kept = &records.providers(&blob_key(1))[0];
         assert_eq!(kept.addresses.len(), 4);
         assert!(kept.addresses.iter().all(|address| address.to_string().starts_with("/ip4/10.")));
 
-        let mut long = record(1, 1, later);
-        long.key = RecordKey::new(&vec![0u8; 4096]);
-        assert!(records.add_provider(long).is_err());
+        for key in [vec![], vec![0u8; 4096], b"sha256:short".to_vec(), vec![0xff; 71]] {
+            let nameless = ProviderRecord { key: RecordKey::new(&key), ..record(1, 1, later) };
+            assert!(records.add_provider(nameless).is_err());
+        }
         let value = Record::new(vec![1], vec![0; 9]);
-        assert!(records.put(value).is_err() && records.get(&RecordKey::new(&[1u8])).is_none());
+        assert!(records.put(value).is_err() && records.get(&blob_key(1)).is_none());
     }
 
     proptest! {
@@ -273,7 +278,7 @@ mod tests {
                 let at = start + Duration::from_secs(seconds);
                 match what {
                     0 | 1 => { let _ = records.add_provider(record(blob, provider, at)); }
-                    2 => records.remove_provider(&RecordKey::new(&[blob]), &peer(provider)),
+                    2 => records.remove_provider(&blob_key(blob.into()), &peer(provider)),
                     _ => records.expire(at),
                 }
                 let all: usize = records.others.values().map(VecDeque::len).sum();

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use libp2p::kad::QueryId;
 use libp2p::kad::store::RecordStore as _;
 use libp2p::mdns;
 use libp2p::swarm::dial_opts::DialOpts;
@@ -70,7 +71,16 @@ impl Host {
         if let Some(digest) = due
             && let Ok(query) = self.swarm.behaviour_mut().kad.start_providing(key(&digest))
         {
-            self.publishing.insert(query);
+            self.publishing.insert(query, digest);
+        }
+    }
+
+    pub(super) fn published(&mut self, query: QueryId, is_published: bool) {
+        let Some(digest) = self.publishing.remove(&query) else { return };
+        let result = if is_published { "done" } else { "failed" };
+        self.metrics.publications.with_label_values(&[result]).inc();
+        if !is_published {
+            self.holdings().failed(&digest, Instant::now(), rand::random_range(0.0..1.0));
         }
     }
 
