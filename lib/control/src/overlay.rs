@@ -1,7 +1,7 @@
 //! The overlay: how nodes find blobs and each other when no tracker answers.
 //!
-//! A libp2p host beside the other ports. Every connection is behind the cluster's pre-shared key ([`key`]) and then is
-//! the cluster's mutual TLS ([`gate`]), so nobody without a certificate gets to say a word of the protocols above. Those
+//! A libp2p host beside the other ports. Every connection is behind the cluster's pre-shared key (`key`) and then is
+//! the cluster's mutual TLS (`gate`), so nobody without a certificate gets to say a word of the protocols above. Those
 //! are: Kademlia for who holds what, requests to a holder for its peer port and its signed metainfo, gossip of where
 //! nodes and trackers are, mDNS on request. What arrives is bounded before it is kept and proved before it is used.
 //! No piece of a blob goes this way. No type of libp2p leaves this module.
