@@ -22,9 +22,9 @@ pub struct Config {
     /// Where `/healthz`, `/readyz` and `/metrics` are.
     #[serde(default = "default_admin")]
     pub admin: SocketAddr,
-    /// The trackers, as `https://host:port`; the first that answers is asked.
+    /// The trackers, as `https://host:port`; the first that answers is asked. Without any, the overlay alone is.
     pub tracker: Vec<String>,
-    /// The origins' internal API, as `https://host:port`: they know what a tag means now.
+    /// The origins' internal API, as `https://host:port`: they know what a tag means now. Without any, no tag means anything.
     pub origins: Vec<String>,
     /// The address at which other nodes reach the peer port, where it is not the one that the tracker sees.
     #[serde(default)]
@@ -53,6 +53,9 @@ pub struct Config {
     pub store: shoal_store::CacheConfig,
     /// The exchange with other nodes.
     pub transfer: shoal_transfer::Config,
+    /// The overlay, by which blobs are found while no tracker answers. Off unless set: it needs a port, and somebody to join.
+    #[serde(default)]
+    pub overlay: Option<shoal_control::overlay::Config>,
     /// What requests for parts of blobs cause.
     #[serde(default)]
     pub ranges: Ranges,

@@ -14,10 +14,7 @@ use std::time::{Duration, Instant};
 use futures_util::FutureExt;
 use futures_util::future::{OptionFuture, Shared};
 use lru::LruCache;
-use prometheus::IntCounter;
-use shoal_control::{ControlError, Found, TrackerClient};
 use shoal_core::{Digest, PeerAddress, RepositoryName};
-use shoal_identity::Identity;
 use shoal_store::{CreateError, Entry, Evictions, Partial, Store};
 use shoal_transfer::{Fetch, FetchEvent, Transfer, Want};
 use tokio::runtime::Handle;
@@ -30,6 +27,7 @@ use crate::access::Access;
 use crate::causes::causes;
 use crate::holdings::Holdings;
 use crate::interest::{Interest, Reading};
+use crate::search::{Search, Verified};
 
 /// Why a blob cannot be had.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -45,10 +43,6 @@ pub(crate) enum FetchError {
     Failed(Arc<str>),
 }
 
-/// What a found blob is like, its signature checked.
-#[derive(Clone)]
-pub(crate) struct Verified(Arc<Found>);
-
 /// The blobs that are on their way. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Fetches(Arc<Inner>);
@@ -56,9 +50,7 @@ pub(crate) struct Fetches(Arc<Inner>);
 struct Inner {
     store: Store,
     transfer: Transfer,
-    tracker: TrackerClient,
-    identity: Identity,
-    metainfo_refused: IntCounter,
+    search: Search,
     holdings: Holdings,
     /// The node's: requests run on others, which they may leave at any time.
     runtime: Handle,
@@ -87,15 +79,8 @@ impl std::fmt::Debug for Fetches {
     }
 }
 
-impl Verified {
-    /// The blob's length in bytes.
-    pub(crate) fn length(&self) -> u64 {
-        self.0.metainfo.metainfo.length()
-    }
-}
-
 impl Fetches {
-    /// How many answers of the tracker are kept for the request that follows at once.
+    /// How many answers of the cluster are kept for the request that follows at once.
     const MAX_FOUND: NonZeroUsize = NonZeroUsize::new(64).expect("not zero");
     /// How long an answer is good for: a runtime asks for a blob's head and then for its body.
     const FOUND_TTL: Duration = Duration::from_secs(10);
@@ -112,17 +97,14 @@ impl Fetches {
     pub(crate) fn new(
         store: Store,
         transfer: Transfer,
-        tracker: TrackerClient,
-        (identity, metainfo_refused): (Identity, IntCounter),
+        search: Search,
         holdings: Holdings,
         idle_timeout: Duration,
     ) -> Self {
         Self(Arc::new(Inner {
             store,
             transfer,
-            tracker,
-            identity,
-            metainfo_refused,
+            search,
             holdings,
             admission: tokio::sync::Mutex::default(),
             ended: Notify::new(),
@@ -135,17 +117,13 @@ impl Fetches {
         }))
     }
 
-    /// Asks the tracker for a blob that the repository must be allowed to see (`None`: any repository).
+    /// Asks the cluster for a blob that the repository must be allowed to see (`None`: any repository).
     pub(crate) async fn find(
         &self,
         repository: Option<&RepositoryName>,
         digest: &Digest,
     ) -> Result<Verified, FetchError> {
-        let found = self.0.tracker.find(repository, digest).await.map_err(|error| match error {
-            ControlError::NotFound { .. } => FetchError::NotFound,
-            other => FetchError::Unavailable(causes(&other).into()),
-        })?;
-        let verified = self.verify(digest, found)?;
+        let verified = self.0.search.find(repository, digest).await?;
         self.found().put(*digest, (verified.clone(), Instant::now()));
         Ok(verified)
     }
@@ -159,6 +137,7 @@ impl Fetches {
         want: Want,
     ) -> Result<(Entry, Option<Reading>), FetchError> {
         if let Some(blob) = self.0.store.blob(digest) {
+            self.0.holdings.used(digest);
             return Ok((Entry::Whole(blob), None));
         }
         let (opening, reading) = self.join_or_start(repository, digest, want)?;
@@ -254,7 +233,7 @@ impl Fetches {
         match entry {
             Entry::Whole(blob) => Ok((Entry::Whole(blob), None)),
             Entry::Partial(partial) => {
-                let fetch = self.fetch(&partial, verified.0.peers.clone(), want).await?;
+                let fetch = self.fetch(&partial, verified.peers(), want).await?;
                 Ok((Entry::Partial(partial), Some(fetch)))
             }
         }
@@ -269,7 +248,7 @@ impl Fetches {
                 break;
             }
         }
-        self.0.store.create(&verified.0.metainfo).await
+        self.0.store.create(verified.metainfo()).await
     }
 
     /// Ends what rests, so that the store may give it up; and a blob that was read to its end is on its way to the disk, which
@@ -377,26 +356,10 @@ impl Fetches {
 
     async fn more_peers(&self, repository: Option<&RepositoryName>, digest: &Digest) -> Vec<PeerAddress> {
         match self.find(repository, digest).await {
-            Ok(verified) => verified.0.peers.clone(),
+            Ok(verified) => verified.peers(),
             Err(error) => {
                 tracing::info!(%digest, %error, "no more peers known");
                 Vec::new()
-            }
-        }
-    }
-
-    fn verify(&self, digest: &Digest, found: Found) -> Result<Verified, FetchError> {
-        if found.metainfo.metainfo.digest() != digest {
-            return Err(FetchError::Unavailable("the tracker answered with another blob's metainfo".into()));
-        }
-        match self.0.identity.verify(&found.metainfo) {
-            Ok(_) => Ok(Verified(Arc::new(found))),
-            Err(error) => {
-                self.0.metainfo_refused.inc();
-                let (bearer, error_here) =
-                    (found.bearer.map(|id| id.to_string()), &error as &dyn std::error::Error);
-                tracing::warn!(%digest, bearer, error = error_here, "metainfo refused: no origin of this cluster signed it");
-                Err(FetchError::Unavailable(format!("metainfo refused: {error}").into()))
             }
         }
     }

@@ -3,6 +3,7 @@
 //! A blob is fetched, committed, evicted and fetched again while others note what they saw; so each note is followed by
 //! another look, and the last one is true.
 
+use shoal_control::overlay::OverlayHandle;
 use shoal_control::{AnnouncerHandle, Holding};
 use shoal_core::Digest;
 use shoal_store::{Entry, Store};
@@ -12,11 +13,19 @@ use shoal_store::{Entry, Store};
 pub(crate) struct Holdings {
     store: Store,
     announcer: AnnouncerHandle,
+    overlay: Option<OverlayHandle>,
 }
 
 impl Holdings {
-    pub(crate) fn new(store: Store, announcer: AnnouncerHandle) -> Self {
-        Self { store, announcer }
+    pub(crate) fn new(store: Store, announcer: AnnouncerHandle, overlay: Option<OverlayHandle>) -> Self {
+        Self { store, announcer, overlay }
+    }
+
+    /// Somebody reads a blob that is here.
+    pub(crate) fn used(&self, digest: &Digest) {
+        if let Some(overlay) = &self.overlay {
+            overlay.used(*digest);
+        }
     }
 
     /// Something became of that blob.
@@ -24,8 +33,11 @@ impl Holdings {
         note_until_true(
             || self.store.entry(digest).map(|entry| matches!(entry, Entry::Whole(_))),
             |held| match held {
-                Some(complete) => self.announcer.added(Holding { digest: *digest, complete }),
-                None => self.announcer.removed(*digest),
+                Some(complete) => {
+                    self.announcer.added(Holding { digest: *digest, complete });
+                    self.used(digest);
+                }
+                None => self.removed(digest),
             },
         );
     }
@@ -34,9 +46,16 @@ impl Holdings {
     pub(crate) fn gave_up(&self, digest: &Digest) {
         match self.store.entry(digest) {
             Some(Entry::Partial(partial)) if partial.bitfield().count() == 0 => {
-                self.announcer.removed(*digest);
+                self.removed(digest);
             }
             _ => self.changed(digest),
+        }
+    }
+
+    fn removed(&self, digest: &Digest) {
+        self.announcer.removed(*digest);
+        if let Some(overlay) = &self.overlay {
+            overlay.removed(digest);
         }
     }
 }

@@ -11,6 +11,7 @@ mod fetches;
 mod holdings;
 mod interest;
 mod role;
+mod search;
 mod tags;
 mod transferer;
 

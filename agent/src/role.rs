@@ -3,15 +3,17 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Instant;
 
 use prometheus::IntCounter;
+use shoal_control::overlay::{Holder, Library, MAX_LENT, Member, Overlay, OverlayHandle};
 use shoal_control::{Announcer, ControlError, Holding, OriginClient, TrackerClient, Upkeep};
-use shoal_core::{PeerAddress, PeerId, Role};
+use shoal_core::{Digest, PeerAddress, PeerId, RepositoryName, Role};
 use shoal_driver::ReadOnlyDriver;
 use shoal_http::{Running, Server, Workers};
 use shoal_identity::Identity;
 use shoal_registry::{PullMetrics, Registry};
-use shoal_store::Store;
+use shoal_store::{Entry, Store};
 use shoal_transfer::{Stats, Transfer};
 
 use crate::access::Access;
@@ -19,6 +21,7 @@ use crate::config::Config;
 use crate::deadline::limit_manifests;
 use crate::fetches::Fetches;
 use crate::holdings::Holdings;
+use crate::search::{Fallback, Search};
 use crate::tags::Tags;
 use crate::transferer::SwarmTransferer;
 
@@ -32,6 +35,7 @@ pub struct Agent {
     fetches: Fetches,
     announcer: Announcer,
     _upkeep: Upkeep,
+    overlay: Option<Overlay>,
     store: Store,
     id: PeerId,
     drain: std::time::Duration,
@@ -71,6 +75,9 @@ pub enum BindError {
     /// The system gives no threads.
     #[error("cannot start the registry's threads: {0}; raise the limit of tasks of this service")]
     Threads(#[source] std::io::Error),
+    /// The overlay cannot be joined.
+    #[error(transparent)]
+    Overlay(#[from] shoal_control::overlay::StartError),
     /// The S3 face is not configured as it must be.
     #[error(transparent)]
     S3(#[from] shoal_s3::ConfigError),
@@ -105,25 +112,31 @@ impl Agent {
             addresses: vec![peer_port],
             zone: config.zone,
         };
-        let announcer = Announcer::start(tracker.clone(), address, None, held_by(store.clone()));
+        let announcer = Announcer::start(tracker.clone(), address.clone(), None, held_by(store.clone()));
         let upkeep = Upkeep::of_node(&identity, &config.identity, &tracker, &announcer.handle());
         let id = identity.id();
-        let holdings = Holdings::new(store.clone(), announcer.handle());
+        let access = recall_access(directory.join("links"), store.clone()).await;
+        let member = Member {
+            identity: identity.clone(),
+            address,
+            library: library(store.clone(), access.clone()),
+            trackers: Some(tracker.clone()),
+            tracker_url: None,
+        };
+        let overlay = join_overlay(config.overlay.as_ref(), member, &store, metrics).await?;
+        let holdings =
+            Holdings::new(store.clone(), announcer.handle(), overlay.as_ref().map(Overlay::handle));
+        let fallback = overlay.as_ref().zip(config.overlay.as_ref());
+        let fallback = fallback
+            .map(|(overlay, config)| Fallback { overlay: overlay.handle(), patience: config.patience });
         let refused = IntCounter::new(
             "shoal_metainfo_refused_total",
             "Metainfo that was refused: forged, altered, or signed by no origin; the log names its bearer.",
         )?;
         metrics.register(Box::new(refused.clone()))?;
+        let search = Search { tracker, identity, refused, overlay: fallback };
         let idle_timeout = config.ranges.idle_timeout;
-        let fetches = Fetches::new(
-            store.clone(),
-            transfer.clone(),
-            tracker,
-            (identity, refused),
-            holdings,
-            idle_timeout,
-        );
-        let access = recall_access(directory.join("links"), store.clone()).await;
+        let fetches = Fetches::new(store.clone(), transfer.clone(), search, holdings, idle_timeout);
         fetches.follow(evictions, access.clone());
 
         let transferer = SwarmTransferer {
@@ -158,6 +171,7 @@ impl Agent {
             fetches,
             announcer,
             _upkeep: upkeep,
+            overlay,
             store,
             id,
             drain: config.drain,
@@ -189,6 +203,12 @@ impl Agent {
         self.transfer.local_address()
     }
 
+    /// Where other nodes find the overlay's port, if that is configured.
+    #[must_use]
+    pub fn overlay_address(&self) -> Option<SocketAddr> {
+        self.overlay.as_ref().map(Overlay::local_address)
+    }
+
     /// What moved, by source.
     #[must_use]
     pub fn stats(&self) -> Stats {
@@ -203,8 +223,11 @@ impl Agent {
 
     /// Says whether the cluster knows this agent; if not, why.
     pub fn readiness(&self) -> impl Fn() -> Result<(), String> + Send + Sync + use<> {
-        let announcer = self.announcer.handle();
-        move || announcer.ready()
+        let (announcer, overlay) = (self.announcer.handle(), self.overlay.as_ref().map(Overlay::handle));
+        move || match announcer.ready() {
+            Err(_) if overlay.as_ref().is_some_and(OverlayHandle::has_met) => Ok(()),
+            readiness => readiness,
+        }
     }
 
     /// Lets requests in flight end, says goodbye to the cluster, closes everything.
@@ -216,6 +239,9 @@ impl Agent {
         }
         self.registry.drain().await;
         self.fetches.shutdown().await;
+        if let Some(overlay) = self.overlay {
+            overlay.shutdown().await;
+        }
         self.transfer.shutdown().await;
         self.store.close().await;
     }
@@ -230,6 +256,45 @@ async fn recall_access(directory: PathBuf, store: Store) -> Access {
         tracing::error!(%error, "records of who may see which blob were not tidied up");
     }
     recalled
+}
+
+async fn join_overlay(
+    config: Option<&shoal_control::overlay::Config>,
+    member: Member,
+    store: &Store,
+    metrics: &prometheus::Registry,
+) -> Result<Option<Overlay>, BindError> {
+    let Some(config) = config else { return Ok(None) };
+    let overlay = Overlay::start(config, member, metrics).await?;
+    overlay.handle().hold(store.digests().into_iter().map(|(digest, _)| digest));
+    Ok(Some(overlay))
+}
+
+/// What the agent says to others by the overlay: of what it has, and to whom it would show it itself.
+fn library(store: Store, access: Access) -> Library {
+    Arc::new(move |repository, digest| {
+        let (store, access) = (store.clone(), access.clone());
+        Box::pin(async move { look_up(&store, &access, repository.as_ref(), &digest).await })
+    })
+}
+
+async fn look_up(
+    store: &Store,
+    access: &Access,
+    repository: Option<&RepositoryName>,
+    digest: &Digest,
+) -> Option<Holder> {
+    let metainfo = match store.entry(digest)? {
+        Entry::Whole(blob) => blob.signed(),
+        Entry::Partial(partial) if partial.bitfield().count() > 0 => partial.signed(),
+        Entry::Partial(_) => return None,
+    };
+    let now = Instant::now();
+    let lent = match repository {
+        Some(repository) => access.grant_of(repository, digest, now).await?.left(now)?,
+        None => MAX_LENT,
+    };
+    Some(Holder { metainfo, lent })
 }
 
 async fn listen(

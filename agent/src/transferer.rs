@@ -37,7 +37,7 @@ impl Transferer for SwarmTransferer {
         }
         let verified = self.fetches.find(repository, digest).await?;
         if let Some(repository) = repository {
-            self.access.grant(repository, digest).await;
+            self.access.grant(repository, digest, verified.grant()).await;
         }
         Ok(verified.length())
     }
@@ -101,7 +101,7 @@ impl SwarmTransferer {
 
     async fn may_see(&self, repository: Option<&RepositoryName>, digest: &Digest) -> bool {
         match repository {
-            Some(repository) => self.access.is_granted(repository, digest).await,
+            Some(repository) => self.access.grant_of(repository, digest, Instant::now()).await.is_some(),
             None => true,
         }
     }

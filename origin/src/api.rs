@@ -14,6 +14,7 @@ use axum::routing::get;
 use axum::{Json, extract::Request};
 use shoal_control::ErrorReply;
 use shoal_control::message::{MetainfoQuery, TagQuery, TagReply, TagsQuery, TagsReply};
+use shoal_control::overlay::{Holder, Library, MAX_LENT};
 use shoal_core::{Digest, RepositoryName, Role, SignedMetainfo};
 use shoal_driver::{Context, FilesystemDriver, RegistryPath, StorageDriver, TransferError, Transferer};
 use shoal_http::ClientCertificate;
@@ -40,15 +41,37 @@ impl Api {
             .layer(middleware::from_fn_with_state(api.clone(), admit))
             .with_state(api)
     }
+}
 
-    /// Whether a layer or a manifest of that digest is linked in the repository.
-    async fn is_linked(&self, repository: &RepositoryName, digest: &Digest) -> bool {
-        let layer = RegistryPath::LayerLink(repository.clone(), *digest).to_driver_path();
-        let manifest = RegistryPath::RevisionLink(repository.clone(), *digest).to_driver_path();
-        let context = Context::default();
-        self.metadata.stat(&context, &layer).await.is_ok()
-            || self.metadata.stat(&context, &manifest).await.is_ok()
-    }
+/// The same answers for the overlay: what this origin has, where it is linked.
+pub(crate) fn library(identity: Identity, store: Store, metadata: FilesystemDriver) -> Library {
+    Arc::new(move |repository, digest| {
+        let (identity, store, metadata) = (identity.clone(), store.clone(), metadata.clone());
+        Box::pin(async move {
+            if let Some(repository) = &repository
+                && !is_linked(&metadata, repository, &digest).await
+            {
+                return None;
+            }
+            let metainfo = signed(&identity, &store, &digest)?;
+            Some(Holder { metainfo, lent: MAX_LENT })
+        })
+    })
+}
+
+/// Whether a layer or a manifest of that digest is linked in the repository.
+async fn is_linked(metadata: &FilesystemDriver, repository: &RepositoryName, digest: &Digest) -> bool {
+    let layer = RegistryPath::LayerLink(repository.clone(), *digest).to_driver_path();
+    let manifest = RegistryPath::RevisionLink(repository.clone(), *digest).to_driver_path();
+    let context = Context::default();
+    metadata.stat(&context, &layer).await.is_ok() || metadata.stat(&context, &manifest).await.is_ok()
+}
+
+/// Signed afresh: the proof carries the certificate of today, not that of the day of the push.
+fn signed(identity: &Identity, store: &Store, digest: &Digest) -> Option<SignedMetainfo> {
+    let metainfo = store.blob(digest)?.metainfo().clone();
+    let proof = identity.sign(&metainfo);
+    Some(SignedMetainfo { metainfo, proof })
 }
 
 /// Lets in whoever has a certificate of this cluster with a role of its own; says in the log who is not.
@@ -72,18 +95,14 @@ async fn admit(
 
 async fn metainfo(State(api): State<Arc<Api>>, Query(query): Query<MetainfoQuery>) -> Response {
     if let Some(repository) = &query.repository
-        && !api.is_linked(repository, &query.digest).await
+        && !is_linked(&api.metadata, repository, &query.digest).await
     {
         return refuse(StatusCode::NOT_FOUND, format!("{} is not in repository {repository}", query.digest));
     }
-    let Some(blob) = api.store.blob(&query.digest) else {
+    let Some(signed) = signed(&api.identity, &api.store, &query.digest) else {
         return refuse(StatusCode::NOT_FOUND, format!("{} is not here", query.digest));
     };
-    // Signed afresh: the proof carries the certificate of today, not that of the day of the push.
-    let metainfo = blob.metainfo().clone();
-    let proof = api.identity.sign(&metainfo);
-    let body = SignedMetainfo { metainfo, proof }.encode();
-    ([(header::CONTENT_TYPE, "application/octet-stream")], body).into_response()
+    ([(header::CONTENT_TYPE, "application/octet-stream")], signed.encode()).into_response()
 }
 
 async fn tag(State(api): State<Arc<Api>>, Query(query): Query<TagQuery>) -> Response {

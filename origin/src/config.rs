@@ -57,6 +57,9 @@ pub struct Config {
     pub min_free: ByteSize,
     /// The exchange with other nodes.
     pub transfer: shoal_transfer::Config,
+    /// The overlay, in which agents find this origin while no tracker answers. Off unless set.
+    #[serde(default)]
+    pub overlay: Option<shoal_control::overlay::Config>,
     /// The registry.
     #[serde(default)]
     pub registry: shoal_registry::Config,

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use axum::extract::Request;
 use axum::middleware::map_request;
+use shoal_control::overlay::{Member, Overlay};
 use shoal_control::{Announcer, ControlError, TrackerClient, Upkeep};
 use shoal_core::{PeerAddress, PeerId, Role};
 use shoal_driver::{FilesystemDriver, ReadWriteDriver, Signer};
@@ -17,7 +18,7 @@ use shoal_registry::{PullMetrics, Registry};
 use shoal_store::Store;
 use shoal_transfer::{Stats, Transfer};
 
-use crate::api::Api;
+use crate::api::{Api, library};
 use crate::config::Config;
 use crate::tls::{ClientCertificates, TlsError};
 use crate::transferer::LocalTransferer;
@@ -33,6 +34,7 @@ pub struct Origin {
     transfer: Transfer,
     announcer: Announcer,
     _upkeep: Upkeep,
+    overlay: Option<Overlay>,
     store: Store,
     id: PeerId,
     drain: Duration,
@@ -57,6 +59,9 @@ pub enum BindError {
     /// A tracker is not named as a URL that can be asked.
     #[error(transparent)]
     Control(#[from] ControlError),
+    /// The overlay cannot be joined.
+    #[error(transparent)]
+    Overlay(#[from] shoal_control::overlay::StartError),
     /// A port cannot be opened.
     #[error("cannot listen on {address} for the {what}: free it, or set `{key}` to another")]
     Listen {
@@ -145,8 +150,15 @@ impl Origin {
         let address = PeerAddress { id, role: Role::Origin, addresses: vec![peer_port], zone: config.zone };
         let url = config.advertise_api.unwrap_or_else(|| format!("https://{}", api.local_address()));
         // Trackers ask an origin what it has; it need not tell them a million blobs.
-        let announcer = Announcer::start(tracker.clone(), address, Some(url), Vec::new);
+        let announcer = Announcer::start(tracker.clone(), address.clone(), Some(url), Vec::new);
         let upkeep = Upkeep::of_node(&identity, &config.identity, &tracker, &announcer.handle());
+        // Nor anybody else: whoever looks for a blob in the overlay asks origins first.
+        let library = library(identity.clone(), store.clone(), metadata);
+        let member = Member { identity, address, library, trackers: Some(tracker), tracker_url: None };
+        let overlay = match &config.overlay {
+            Some(overlay) => Some(Overlay::start(overlay, member, metrics).await?),
+            None => None,
+        };
         tracing::info!(peer = %id, registry = %server.local_address(), api = %api.local_address(), peers = %peer_port, "origin is up");
         Ok(Self {
             registry,
@@ -157,6 +169,7 @@ impl Origin {
             transfer,
             announcer,
             _upkeep: upkeep,
+            overlay,
             store,
             id,
             drain: config.drain,
@@ -194,6 +207,12 @@ impl Origin {
         self.transfer.local_address()
     }
 
+    /// Where other nodes find the overlay's port, if that is configured.
+    #[must_use]
+    pub fn overlay_address(&self) -> Option<SocketAddr> {
+        self.overlay.as_ref().map(Overlay::local_address)
+    }
+
     /// What moved.
     #[must_use]
     pub fn stats(&self) -> Stats {
@@ -222,6 +241,9 @@ impl Origin {
         }
         self.registry.drain().await;
         self.api.shutdown(self.drain).await;
+        if let Some(overlay) = self.overlay {
+            overlay.shutdown().await;
+        }
         self.transfer.shutdown().await;
         self.store.close().await;
     }

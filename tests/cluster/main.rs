@@ -11,6 +11,7 @@ mod forged;
 mod full_disk;
 mod hostile;
 mod identity;
+mod overlay;
 mod ports;
 #[allow(dead_code, reason = "shared with the load generator of trackers")]
 mod process;

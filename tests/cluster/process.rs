@@ -100,10 +100,18 @@ impl Processes {
 
     /// The same with other keys of `[store]`, one a line, and with more of a configuration, which begins with a table.
     pub(crate) async fn agent_with(&self, name: &str, store: &str, more: &str) -> Process {
+        let (tracker, origin) = (&self.tracker_url, &self.origin_url);
+        self.agent_by(name, &format!("tracker = [{tracker:?}]\norigins = [{origin:?}]"), store, more).await
+    }
+
+    /// The same with no tracker and no origin.
+    pub(crate) async fn agent_alone(&self, name: &str, more: &str) -> Process {
+        self.agent_by(name, "tracker = []\norigins = []", "capacity = \"100%\"\n", more).await
+    }
+
+    async fn agent_by(&self, name: &str, servers: &str, store: &str, more: &str) -> Process {
         let config = format!(
-            "listen = \"127.0.0.1:0\"\ntracker = [\"{}\"]\norigins = [\"{}\"]\n{}{more}",
-            self.tracker_url,
-            self.origin_url,
+            "listen = \"127.0.0.1:0\"\n{servers}\n{}{more}",
             // However full the disk of whoever runs the tests is.
             stored(self.folder.path(), name, &format!("min_free = 0\n{store}"))
         );
@@ -412,7 +420,7 @@ fn is_root() -> bool {
     id.stdout.trim_ascii() == b"0"
 }
 
-/// A port that was free a moment ago: for the two addresses that others must know beforehand.
-fn free_port() -> u16 {
+/// A port that was free a moment ago: for the addresses that others must know beforehand.
+pub(crate) fn free_port() -> u16 {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }

@@ -16,6 +16,11 @@ use crate::state::Limits;
 pub struct Config {
     /// Where agents and origins reach the tracker. Default `0.0.0.0:15003`, the port that users of Kraken know.
     pub listen: SocketAddr,
+    /// Where agents and origins reach `listen`, `https://host:port`: what nodes of the overlay are told. By default `listen`
+    /// itself, unless its IP is unspecified.
+    pub advertise: Option<String>,
+    /// The overlay, in which nodes meet here and hear of this tracker. Off unless set.
+    pub overlay: Option<shoal_control::overlay::Config>,
     /// Where `/healthz`, `/readyz` and `/metrics` are. Default `127.0.0.1:15005`.
     pub admin: SocketAddr,
     /// Where `ca.pem`, `cert.pem` and `key.pem` are. Default `/etc/shoal/identity`.
@@ -87,6 +92,8 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from((Ipv4Addr::UNSPECIFIED, 15003)),
+            advertise: None,
+            overlay: None,
             admin: SocketAddr::from((Ipv4Addr::LOCALHOST, 15005)),
             identity: shoal_identity::Config::at("/etc/shoal/identity"),
             enrolment: None,

@@ -20,8 +20,9 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use shoal_control::{ControlError, Issuer, OriginClient, Upkeep};
-use shoal_core::Role;
+use shoal_control::overlay::{Library as Held, Member, Overlay, StartError};
+use shoal_control::{ControlError, Issuer, OriginClient, ServerUrl, Upkeep};
+use shoal_core::{PeerAddress, Role, Zone};
 use shoal_http::{Doorkeeper, Running, Server};
 use shoal_identity::{Identity, IdentityError, Refusals, Renewal};
 use tokio::time::Instant;
@@ -41,6 +42,7 @@ pub struct Tracker {
     running: Running,
     enrolment: Option<Running>,
     _upkeep: Upkeep,
+    overlay: Option<Overlay>,
     sweeper: AbortOnDropHandle<()>,
     grace: Duration,
 }
@@ -77,6 +79,12 @@ pub enum BindError {
     /// The client that asks origins cannot be set up.
     #[error("cannot set up the client of the origins")]
     Client(#[from] ControlError),
+    /// The overlay cannot be joined.
+    #[error(transparent)]
+    Overlay(#[from] StartError),
+    /// No node could ask there.
+    #[error("`advertise` is of no use")]
+    Advertise(#[source] ControlError),
     /// The metrics are there already: one tracker a registry.
     #[error("cannot register metrics")]
     Metrics(#[from] prometheus::Error),
@@ -114,10 +122,13 @@ impl Tracker {
         let upkeep = upkeep(&identity, &config.identity, registrar.clone());
         let sweeper =
             tokio::spawn(sweep(Arc::clone(&state), metrics.clone(), config.lease / SWEEPS_PER_LEASE));
-        let api = Api::new(&config, identity, Arc::clone(&state), library, registrar, metrics);
+        let api = Api::new(&config, identity.clone(), Arc::clone(&state), library, registrar, metrics);
+        let running = server.serve(api::router(api));
+        let overlay = join_overlay(&config, identity, running.local_address(), registry).await?;
         Ok(Self {
-            running: server.serve(api::router(api)),
+            running,
             enrolment,
+            overlay,
             _upkeep: upkeep,
             sweeper: AbortOnDropHandle::new(sweeper),
             grace: config.shutdown_grace,
@@ -136,6 +147,12 @@ impl Tracker {
         self.enrolment.as_ref().map(Running::local_address)
     }
 
+    /// Where other nodes find the overlay's port, if that is configured.
+    #[must_use]
+    pub fn overlay_address(&self) -> Option<SocketAddr> {
+        self.overlay.as_ref().map(Overlay::local_address)
+    }
+
     /// Whether it can do its work. A tracker that just started can: it learns who is there from the answers it gives.
     #[must_use]
     pub fn ready(&self) -> bool {
@@ -146,6 +163,9 @@ impl Tracker {
     pub async fn shutdown(self) {
         if let Some(enrolment) = self.enrolment {
             enrolment.shutdown(self.grace).await;
+        }
+        if let Some(overlay) = self.overlay {
+            overlay.shutdown().await;
         }
         self.running.shutdown(self.grace).await;
     }
@@ -219,6 +239,25 @@ const MAX_STRANGERS: usize = 256;
 
 /// A node that is gone stays in memory for at most a quarter of a lease; it is not handed out in that time.
 const SWEEPS_PER_LEASE: u32 = 4;
+
+/// Takes part in the overlay as one who holds nothing, and says where it answers.
+async fn join_overlay(
+    config: &Config,
+    identity: Identity,
+    listens: SocketAddr,
+    registry: &prometheus::Registry,
+) -> Result<Option<Overlay>, BindError> {
+    let Some(overlay) = &config.overlay else { return Ok(None) };
+    let tracker_url = match &config.advertise {
+        Some(url) => Some(ServerUrl::parse(url).map_err(BindError::Advertise)?.as_str().to_owned()),
+        None => (!listens.ip().is_unspecified()).then(|| format!("https://{listens}")),
+    };
+    let address =
+        PeerAddress { id: identity.id(), role: Role::Tracker, addresses: vec![], zone: Zone::default() };
+    let nothing: Held = Arc::new(|_, _| Box::pin(std::future::ready(None)));
+    let member = Member { identity, address, library: nothing, trackers: None, tracker_url };
+    Ok(Some(Overlay::start(overlay, member, registry).await?))
+}
 
 async fn sweep(state: Arc<Mutex<State>>, metrics: Metrics, period: Duration) {
     let mut ticks = tokio::time::interval(period);

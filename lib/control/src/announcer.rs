@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::changes::{Batch, Change, Changes};
-use crate::error::ControlError;
+use crate::error::{ControlError, Failure};
 use crate::message::{AnnounceRequest, Announced, Holding};
 use crate::tracker::{Announcement, TrackerClient};
 
@@ -238,7 +238,11 @@ where
                 self.failures = self.failures.saturating_add(1);
                 let retry = spread(backoff(self.failures));
                 let cause = &error as &dyn std::error::Error;
-                tracing::warn!(error = cause, failures = self.failures, ?retry, "announce failed");
+                if is_alone(&error) {
+                    tracing::debug!("no tracker is known to announce this node to");
+                } else {
+                    tracing::warn!(error = cause, failures = self.failures, ?retry, "announce failed");
+                }
                 Pause::Retry(retry)
             }
         }
@@ -297,6 +301,11 @@ where
             }
         }
     }
+}
+
+/// Whether no tracker is known, which is how it was configured, and may change.
+fn is_alone(error: &ControlError) -> bool {
+    matches!(error, ControlError::Unavailable { source: Failure::NoServer, .. })
 }
 
 /// Twice as long for each failure, up to [`MAX_RETRY`].

@@ -62,6 +62,9 @@ pub enum Failure {
     /// None is configured.
     #[error("no server is configured")]
     NoServer,
+    /// No node of the overlay that was reached has it.
+    #[error("no node that was reached has it")]
+    NoHolder,
     /// There was no time left to ask.
     #[error("out of time")]
     OutOfTime,

@@ -13,6 +13,7 @@ pub mod enrol;
 mod error;
 pub mod message;
 mod origin;
+pub mod overlay;
 mod servers;
 mod tracker;
 mod upkeep;

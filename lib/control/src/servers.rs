@@ -4,7 +4,7 @@
 //! that holds while it is read. The whole question takes at most [`REQUEST_TIMEOUT`], however many servers there are.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -33,6 +33,9 @@ const PROTOCOLS: &[&[u8]] = &[b"h2", b"http/1.1"];
 /// How much of a server's own words an error keeps, in characters.
 const MAX_REASON_LENGTH: usize = 300;
 
+/// Servers that were learned of beside the configured ones: a cluster has a handful, and each that is away costs time.
+const MAX_LEARNED: usize = 8;
+
 /// The address of a tracker or of an origin's API: `https://host:port`, and nothing more.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerUrl(Url);
@@ -41,7 +44,8 @@ pub struct ServerUrl(Url);
 #[derive(Clone, Debug)]
 pub(crate) struct Servers {
     http: Http,
-    urls: Arc<[ServerUrl]>,
+    /// The configured ones first. It only ever grows, so that a place means the same server for good.
+    urls: Arc<RwLock<Known>>,
     last_good: Arc<AtomicUsize>,
     timeout: Duration,
 }
@@ -52,6 +56,12 @@ struct Http {
     tls: Arc<rustls::ClientConfig>,
     client: Arc<Mutex<(u64, Client)>>,
     identity: Option<Identity>,
+}
+
+#[derive(Debug)]
+struct Known {
+    urls: Arc<[ServerUrl]>,
+    configured: usize,
 }
 
 /// One question.
@@ -116,6 +126,12 @@ impl ServerUrl {
     }
 }
 
+impl Known {
+    fn share(urls: Arc<[ServerUrl]>) -> Arc<RwLock<Self>> {
+        Arc::new(RwLock::new(Self { configured: urls.len(), urls }))
+    }
+}
+
 impl Servers {
     /// Servers that must prove one role of this cluster.
     pub(crate) fn new(identity: &Identity, role: Role, urls: Vec<String>) -> Result<Self, ControlError> {
@@ -130,18 +146,33 @@ impl Servers {
 
     fn over(http: Http, urls: Vec<String>) -> Result<Self, ControlError> {
         let urls = urls.into_iter().map(|url| ServerUrl::parse(&url)).collect::<Result<_, _>>()?;
-        Ok(Self { http, urls, last_good: Arc::default(), timeout: REQUEST_TIMEOUT })
+        Ok(Self { http, urls: Known::share(urls), last_good: Arc::default(), timeout: REQUEST_TIMEOUT })
     }
 
     /// Other servers of the same kind, over the same connections.
     pub(crate) fn with_urls(&self, urls: impl IntoIterator<Item = ServerUrl>, timeout: Duration) -> Self {
-        Self { http: self.http.clone(), urls: urls.into_iter().collect(), last_good: Arc::default(), timeout }
+        let urls = Known::share(urls.into_iter().collect());
+        Self { http: self.http.clone(), urls, last_good: Arc::default(), timeout }
+    }
+
+    /// One more, asked after the others. Whether it is what it says is proved when it is asked.
+    pub(crate) fn learn(&self, url: ServerUrl) {
+        let mut known = self.urls.write().unwrap_or_else(PoisonError::into_inner);
+        if !known.urls.contains(&url) && known.urls.len() - known.configured < MAX_LEARNED {
+            tracing::info!(url = url.as_str(), "learned of a server");
+            known.urls = known.urls.iter().cloned().chain([url]).collect();
+        }
+    }
+
+    fn urls(&self) -> Arc<[ServerUrl]> {
+        self.urls.read().unwrap_or_else(PoisonError::into_inner).urls.clone()
     }
 
     /// From now on begins with a server by chance, so that many clients spread over them.
     pub(crate) fn start_anywhere(&self) {
-        if !self.urls.is_empty() {
-            self.last_good.store(rand::random_range(0..self.urls.len()), Ordering::Relaxed);
+        let count = self.urls().len();
+        if count > 0 {
+            self.last_good.store(rand::random_range(0..count), Ordering::Relaxed);
         }
     }
 
@@ -154,12 +185,13 @@ impl Servers {
     ) -> Result<(T, Server), ControlError> {
         let deadline = Instant::now() + self.timeout;
         let mut last = None;
-        for (tried, index) in self.order(start).enumerate() {
+        let count = self.urls().len();
+        for (tried, index) in self.order(start, count).enumerate() {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 break;
             }
-            let servers_left = u32::try_from(self.urls.len() - tried).unwrap_or(u32::MAX);
+            let servers_left = u32::try_from(count - tried).unwrap_or(u32::MAX);
             let outcome = self.ask_one(call, index, left.min(MIN_ATTEMPT.max(left / servers_left))).await;
             let answer = outcome.and_then(|Reply { body, id }| match read(body) {
                 Ok(answer) => Ok((answer, Server { index, id })),
@@ -187,7 +219,7 @@ impl Servers {
     pub(crate) async fn tell_all(&self, call: &Call<'_>) -> Result<(), ControlError> {
         let deadline = Instant::now() + self.timeout;
         let mut outcome = Err(self.nobody(call));
-        for index in 0..self.urls.len() {
+        for index in 0..self.urls().len() {
             let left = deadline.saturating_duration_since(Instant::now());
             let told = self.ask_one(call, index, left.min(MIN_ATTEMPT)).await;
             if outcome.is_err() {
@@ -211,8 +243,7 @@ impl Servers {
         }
     }
 
-    fn order(&self, start: Start) -> impl Iterator<Item = usize> + use<> {
-        let count = self.urls.len();
+    fn order(&self, start: Start, count: usize) -> impl Iterator<Item = usize> + use<> {
         let first = match start {
             Start::LastGood => self.last_good.load(Ordering::Relaxed),
             Start::First => 0,
@@ -221,7 +252,7 @@ impl Servers {
     }
 
     fn request(&self, call: &Call<'_>, index: usize) -> RequestBuilder {
-        let mut url = self.urls[index].with_path(call.path);
+        let mut url = self.urls()[index].with_path(call.path);
         if !call.query.is_empty() {
             url.query_pairs_mut().extend_pairs(&call.query);
         }
@@ -255,12 +286,12 @@ impl Servers {
     }
 
     fn nobody(&self, call: &Call<'_>) -> ControlError {
-        let source = if self.urls.is_empty() { Failure::NoServer } else { Failure::OutOfTime };
+        let source = if self.urls().is_empty() { Failure::NoServer } else { Failure::OutOfTime };
         self.unavailable(call, 0, source)
     }
 
     fn url(&self, index: usize) -> String {
-        self.urls.get(index).map_or("the control plane", ServerUrl::as_str).to_owned()
+        self.urls().get(index).map_or("the control plane", ServerUrl::as_str).to_owned()
     }
 }
 

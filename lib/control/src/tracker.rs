@@ -13,7 +13,7 @@ use crate::message::{
     AnnounceRequest, Announced, CertificateReply, FindReply, FindRequest, Holding, LeaveRequest,
     RenewRequest, path,
 };
-use crate::servers::{Call, Servers, Start};
+use crate::servers::{Call, ServerUrl, Servers, Start};
 
 /// Asks a tracker, or the next of several when one is away. Clones share their connections.
 #[derive(Clone, Debug)]
@@ -46,6 +46,11 @@ impl TrackerClient {
     /// A client of the trackers at `https://host:port` each. Without any, every question is answered by `Unavailable`.
     pub fn new(identity: &Identity, trackers: Vec<String>) -> Result<Self, ControlError> {
         Ok(Self { servers: Servers::new(identity, Role::Tracker, trackers)? })
+    }
+
+    /// A tracker that proved itself said that it is there, too: asked after those that are configured. Only a few are kept.
+    pub fn learn(&self, tracker: ServerUrl) {
+        self.servers.learn(tracker);
     }
 
     /// Metainfo and the first peers in one round trip. `repository`: the blob must be linked there (`None`: any).

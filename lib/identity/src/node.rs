@@ -186,12 +186,7 @@ impl Identity {
     /// The signature is over `"shoal metainfo v1\0"` and [`Metainfo::encode`].
     #[must_use]
     pub fn sign(&self, metainfo: &Metainfo) -> Proof {
-        let signature = self.0.key.sign(&signed_message(metainfo));
-        let current = self.0.standing.current();
-        Proof {
-            certificate: current.chain.iter().map(AsRef::<[u8]>::as_ref).collect::<Vec<_>>().concat().into(),
-            signature: Bytes::copy_from_slice(signature.as_ref()),
-        }
+        self.prove(&signed_message(metainfo))
     }
 
     /// Checks that the certificate is of this cluster, in its time, of an origin, and signed exactly this metainfo.
@@ -200,6 +195,21 @@ impl Identity {
     /// common blob and 2 MiB (a few milliseconds) for the largest.
     pub fn verify(&self, signed: &SignedMetainfo) -> Result<Peer, IdentityError> {
         Ok(self.verify_at(signed, UnixTime::now())?)
+    }
+
+    /// Own certificate, and the signature of exactly these bytes.
+    pub(crate) fn prove(&self, bytes: &[u8]) -> Proof {
+        let signature = self.0.key.sign(bytes);
+        let current = self.0.standing.current();
+        Proof {
+            certificate: current.chain.iter().map(AsRef::<[u8]>::as_ref).collect::<Vec<_>>().concat().into(),
+            signature: Bytes::copy_from_slice(signature.as_ref()),
+        }
+    }
+
+    /// Whom the certificates of a proof name, if this cluster's authority vouches for them at `now`.
+    pub(crate) fn holder(&self, proof: &Proof, now: UnixTime) -> Result<Peer, CertificateError> {
+        self.0.standing.trust().check(&trust::split_chain(&proof.certificate)?, now)
     }
 
     #[cfg(test)]
@@ -220,8 +230,8 @@ impl Identity {
     fn verify_at(&self, signed: &SignedMetainfo, now: UnixTime) -> Result<Peer, ProofError> {
         let SignedMetainfo { metainfo, proof } = signed;
         let digest = *metainfo.digest();
-        let signer = trust::split_chain(&proof.certificate)
-            .and_then(|chain| self.0.standing.trust().check(&chain, now))
+        let signer = self
+            .holder(proof, now)
             .map_err(|source| ProofError::Certificate { digest, source: Box::new(source) })?;
         if signer.role != Role::Origin {
             return Err(ProofError::NotAnOrigin { digest, signer: signer.id, role: signer.role });

@@ -1,0 +1,179 @@
+//! A node with a certificate that does its worst: what no honest node of the overlay sends.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_util::StreamExt as _;
+use libp2p::kad::RecordKey;
+use libp2p::swarm::SwarmEvent;
+use libp2p::swarm::dial_opts::DialOpts;
+use libp2p::{gossipsub, kad};
+use prometheus::Registry;
+use shoal_core::{Digest, PeerAddress, Role, Zone};
+use shoal_identity::{Authority, Identity};
+
+use super::addresses::{Belief, multiaddr};
+use super::behaviour::{Behaviour, BehaviourEvent, topic};
+use super::gate::{Gate, libp2p_id};
+use super::metrics::Metrics;
+use super::notice::Notice;
+use super::records::{Bounds, Records};
+use super::{Config, Member, Overlay, behaviour, key, transport};
+
+/// The hostile node: the same protocols, driven by hand.
+struct Puppet {
+    swarm: libp2p::Swarm<Behaviour>,
+    identity: Identity,
+}
+
+async fn victim(authority: &Authority) -> (Overlay, Identity, Registry) {
+    let identity = authority.issue(Role::Agent, "victim").unwrap();
+    let address = PeerAddress {
+        id: identity.id(),
+        role: Role::Agent,
+        addresses: vec![([127, 0, 0, 1], 9).into()],
+        zone: Zone::default(),
+    };
+    let library = Arc::new(|_, _| Box::pin(std::future::ready(None)) as super::Looked);
+    let member = Member { identity: identity.clone(), address, library, trackers: None, tracker_url: None };
+    let metrics = Registry::new();
+    let config = Config::new(([127, 0, 0, 1], 0).into());
+    (Overlay::start(&config, member, &metrics).await.unwrap(), identity, metrics)
+}
+
+impl Puppet {
+    /// One that is connected to the victim.
+    async fn meet(authority: &Authority, victim: &Overlay) -> Self {
+        let identity = authority.issue(Role::Agent, "puppet").unwrap();
+        let belief = Belief::new([127, 0, 0, 1].into(), vec![]);
+        let gate = Gate::new(identity.clone());
+        let meter = Metrics::register(&Registry::new()).unwrap().meter;
+        let key = key::load(None, identity.cluster()).unwrap();
+        let transport = transport::build(belief.clone(), meter, key, gate);
+        let local = libp2p_id(&identity.id());
+        let records = Records::new(local, belief, Bounds::default());
+        let behaviour = Behaviour::new(&identity.id(), records, false).unwrap();
+        let config = libp2p::swarm::Config::with_tokio_executor();
+        let mut swarm = libp2p::Swarm::new(transport, behaviour, local, config);
+        let address = multiaddr(victim.local_address());
+        swarm.dial(DialOpts::unknown_peer_id().address(address).build()).unwrap();
+        let mut puppet = Self { swarm, identity };
+        puppet
+            .until("a subscription", |event| {
+                matches!(
+                    event,
+                    SwarmEvent::Behaviour(BehaviourEvent::Gossip(gossipsub::Event::Subscribed { .. }))
+                )
+            })
+            .await;
+        puppet
+    }
+
+    async fn until(&mut self, what: &str, is_it: impl Fn(&SwarmEvent<BehaviourEvent>) -> bool) {
+        let wait = async {
+            loop {
+                if is_it(&self.swarm.select_next_some().await) {
+                    return;
+                }
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), wait).await.unwrap_or_else(|_| panic!("no {what}"));
+    }
+
+    /// Says by gossip what no honest node would pass on, and is let go for it.
+    async fn say(&mut self, bytes: Vec<u8>) {
+        self.swarm.behaviour_mut().gossip.publish(topic(), bytes).unwrap();
+        self.until("end", |event| matches!(event, SwarmEvent::ConnectionClosed { .. })).await;
+    }
+}
+
+fn metric(metrics: &Registry, name: &str) -> f64 {
+    let families = metrics.gather();
+    let of_name = families.iter().filter(|family| family.name() == name);
+    let each = of_name.flat_map(prometheus::proto::MetricFamily::get_metric);
+    each.map(|metric| metric.get_counter().get_value() + metric.get_gauge().get_value()).sum()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn records_without_end_do_not_bloat_a_node() {
+    let authority = Authority::generate("test").unwrap();
+    let (overlay, _, metrics) = victim(&authority).await;
+    let mut puppet = Puppet::meet(&authority, &overlay).await;
+    let bound = Bounds::default().of_provider;
+    for number in 0..2 * bound as u32 {
+        // Digests, and keys that are none, almost as long as a message may be.
+        let key = match number % 4 {
+            0 => RecordKey::new(&vec![number as u8; 8 << 10]),
+            _ => behaviour::key(&Digest::sha256(&number.to_le_bytes())),
+        };
+        puppet.swarm.behaviour_mut().kad.start_providing(key).unwrap();
+    }
+    let mut running: HashSet<kad::QueryId> =
+        puppet.swarm.behaviour_mut().kad.iter_queries().map(|query| query.id()).collect();
+    while !running.is_empty() {
+        let event = puppet.swarm.select_next_some().await;
+        if let SwarmEvent::Behaviour(BehaviourEvent::Kad(kad::Event::OutboundQueryProgressed {
+            id,
+            step,
+            ..
+        })) = event
+            && step.last
+        {
+            running.remove(&id);
+        }
+    }
+    let (started, mut pause) = (Instant::now(), tokio::time::interval(Duration::from_millis(20)));
+    while metric(&metrics, "shoal_overlay_records") < bound as f64 {
+        pause.tick().await;
+        assert!(started.elapsed() < Duration::from_secs(20), "the records did not come");
+    }
+    while metric(&metrics, "shoal_overlay_refused_total") < (bound / 2) as f64 {
+        pause.tick().await;
+        assert!(started.elapsed() < Duration::from_secs(20), "long keys were kept");
+    }
+    assert_eq!(metric(&metrics, "shoal_overlay_records"), bound as f64);
+    overlay.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn gossip_that_is_not_so_ends_the_connection_to_who_brought_it() {
+    let authority = Authority::generate("test").unwrap();
+    let pretends = |identity: &Identity| {
+        let notice = Notice { at_ms: now_ms(), addresses: vec![], tracker: Some("https://evil:1".into()) };
+        notice.sign(identity)
+    };
+    let stranger = Authority::generate("test").unwrap().issue(Role::Tracker, "stranger").unwrap();
+    for case in 0..4 {
+        let (overlay, _, metrics) = victim(&authority).await;
+        let mut puppet = Puppet::meet(&authority, &overlay).await;
+        let bytes = match case {
+            0 => vec![0xff; 100],
+            1 => b"\x00\x00\x00\x00{\"at_ms\": 5}".repeat(50),
+            // An agent that says it is a tracker, and a tracker of another cluster.
+            2 => pretends(&puppet.identity),
+            _ => pretends(&stranger),
+        };
+        puppet.say(bytes).await;
+        assert_eq!(metric(&metrics, "shoal_overlay_members"), 0.0, "case {case}");
+        assert!(metric(&metrics, "shoal_overlay_refused_total") >= 1.0, "case {case}");
+        // It does not come in again.
+        let address = multiaddr(overlay.local_address());
+        puppet.swarm.dial(DialOpts::unknown_peer_id().address(address).build()).unwrap();
+        puppet
+            .until("refusal", |event| {
+                matches!(
+                    event,
+                    SwarmEvent::OutgoingConnectionError { .. } | SwarmEvent::ConnectionClosed { .. }
+                )
+            })
+            .await;
+        assert_eq!(overlay.peers(), 0, "case {case}");
+        overlay.shutdown().await;
+    }
+}
+
+fn now_ms() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::SystemTime::UNIX_EPOCH).unwrap();
+    since.as_millis() as u64
+}
