@@ -26,6 +26,18 @@ fn rehearse(scenario: &Scenario) -> Report {
     run(scenario, |_| {}).unwrap()
 }
 
+/// The median of a figure over five seeds: of how few hosts are slow, or wrong, chance decides much.
+fn median(scenario: &Scenario, figure: impl Fn(&Report) -> f64) -> f64 {
+    let report = |seed| {
+        let report = rehearse(&Scenario { seed, ..scenario.clone() });
+        assert_eq!(report.unfinished, 0, "seed {seed}");
+        figure(&report)
+    };
+    let mut figures: Vec<_> = (1..=5).map(report).collect();
+    figures.sort_by(f64::total_cmp);
+    figures[2]
+}
+
 #[test]
 fn every_host_takes_little_more_than_its_link_does() {
     let report = rehearse(&small());
@@ -62,10 +74,12 @@ fn a_late_joiner_is_at_the_rate_of_its_link_at_once() {
 
 #[test]
 fn what_corrupt_hosts_send_is_refused_and_sound_hosts_lose_little() {
-    let report = with_fault("corrupt:5%");
-    assert_eq!(report.unfinished, 0);
-    assert!(report.bans > 0 && report.wasted_share > 0.0, "{} bans", report.bans);
-    assert!(report.seconds.max <= 1.8 * report.bound, "{:?}", report.seconds);
+    let scenario = Scenario { faults: vec!["corrupt:5%".parse().unwrap()], ..small() };
+    let last = median(&scenario, |report| {
+        assert!(report.bans > 0 && report.wasted_share > 0.0, "{} bans", report.bans);
+        report.seconds.max / report.bound
+    });
+    assert!(last <= 1.3, "{last} times the bound");
 }
 
 #[test]
@@ -94,19 +108,19 @@ fn a_zone_gets_few_copies_from_the_others() {
 #[test]
 fn a_zone_that_is_cut_off_goes_on_with_what_it_has_and_catches_up() {
     let scenario = Scenario { zones: 3, faults: vec!["cut:1@200ms..4s".parse().unwrap()], ..small() };
-    let report = rehearse(&scenario);
-    assert_eq!(report.unfinished, 0);
-    let elsewhere =
-        report.hosts.iter().filter(|host| host.zone != 1).filter_map(shoal_simulation::HostReport::seconds);
-    assert!(elsewhere.fold(0.0, f64::max) <= 1.5 * report.bound);
+    let last_elsewhere = median(&scenario, |report| {
+        let elsewhere = report.hosts.iter().filter(|host| host.zone != 1);
+        elsewhere.filter_map(shoal_simulation::HostReport::seconds).fold(0.0, f64::max) / report.bound
+    });
+    assert!(last_elsewhere <= 2.0, "{last_elsewhere} times the bound");
 }
 
 #[test]
 fn slow_hosts_and_slow_disks_hold_up_nobody_else() {
     for fault in ["slow:5%/10", "slow-disk:5%/50"] {
-        let report = with_fault(fault);
-        assert_eq!(report.unfinished, 0, "{fault}");
-        assert!(report.seconds.max <= 1.3 * report.bound, "{fault}: {:?}", report.seconds);
+        let scenario = Scenario { faults: vec![fault.parse().unwrap()], ..small() };
+        let last = median(&scenario, |report| report.seconds.max / report.bound);
+        assert!(last <= 1.3, "{fault}: {last} times the bound");
     }
 }
 

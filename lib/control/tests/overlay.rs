@@ -3,13 +3,13 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says so by a panic")]
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use prometheus::Registry;
 use shoal_control::overlay::{Config, Holder, Library, Member, Overlay};
 use shoal_control::{ControlError, TrackerClient};
 use shoal_core::{Digest, Metainfo, PeerAddress, RepositoryName, Role, SignedMetainfo, Zone};
-use shoal_identity::{Authority, Identity};
+use shoal_identity::{Authority, Identity, Outcast};
 
 const CONTENT: &[u8] = b"a blob that nodes of the overlay hold";
 const HOUR: Duration = Duration::from_secs(3600);
@@ -158,6 +158,20 @@ async fn a_node_of_another_cluster_does_not_come_in() {
     assert_eq!((meeting.overlay.peers(), stranger.overlay.peers()), (0, 0));
     let friend = cluster.node("friend", &[&meeting], None).await;
     eventually("the friend", async || (friend.overlay.peers() == 1).then_some(())).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_that_is_revoked_loses_its_connections_and_finds_nothing_more() {
+    let cluster = Cluster::new();
+    let holder = cluster.node("holder", &[], Some(cluster.signed())).await;
+    let outcast = cluster.node("outcast", &[&holder], None).await;
+    eventually("the holder", async || outcast.find().await.ok()).await;
+    let revoked = Outcast::Node(outcast.identity.id());
+    let list = cluster.authority.revoke(None, revoked, SystemTime::now()).unwrap();
+    holder.identity.revoke(list.text()).unwrap();
+    eventually("the end", async || (outcast.overlay.peers() == 0).then_some(())).await;
+    eventually("its refusal", async || outcast.find().await.err()).await;
+    assert_eq!(holder.overlay.peers(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

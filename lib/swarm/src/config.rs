@@ -167,9 +167,10 @@ pub struct Config {
     /// without, and 1.14 with 2 s, which a peer that nobody passes it on to would wait in vain.
     #[serde(with = "humantime_serde")]
     pub hold: Duration,
-    /// How long at most it keeps it from those whose reader waits for it, once it is sent. 100 ms: the one that has it tells
-    /// the others within 20 ms, and has as many uploads. Readers of one image all stand at the same piece: if each were
-    /// sent it, a starved origin would send little else.
+    /// How long at most it keeps the first copy from those whose reader waits for it, once it is sent; that it is still being
+    /// sent counts for no more than twice the time that it usually takes. 50 ms: the one that has it tells the others
+    /// within 20 ms, and has as many uploads. Readers of one image all stand at the same piece: if each were sent it, a
+    /// starved origin would send little else.
     #[serde(with = "humantime_serde")]
     pub reader_hold: Duration,
     /// How often it does that. 2: a piece that three asked for and did not pass on is one that must come from here.
@@ -237,7 +238,7 @@ impl Default for Config {
             upload_queue_per_peer: 32,
             upload_queue: 64,
             hold: seconds(1),
-            reader_hold: millis(100),
+            reader_hold: millis(50),
             held_copies: 2,
             upload_patience: seconds(2),
             max_loads: 64,

@@ -3,6 +3,7 @@
 //! Invariant: while the blob is being fetched, the bitfield of each agent of our zone is counted in the picker exactly once.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
 
 use shoal_core::{Bitfield, Digest, Geometry, PeerId, PieceIndex, Role};
 
@@ -108,8 +109,8 @@ impl Swarm {
         self.have.contains(piece).then_some(Waiting { digest, piece, priority, sends, since: now })
     }
 
-    /// A piece is being sent to somebody.
-    pub(crate) fn sent(&mut self, now: Moment, piece: PieceIndex, config: &Config) -> Sends {
+    /// A piece is being sent to somebody. `usual`: how long that takes of late.
+    pub(crate) fn sent(&mut self, now: Moment, piece: PieceIndex, usual: Duration, config: &Config) -> Sends {
         let at = piece.0 as usize;
         if self.sends.len() <= at {
             self.sends.resize(at + 1, Sends::default());
@@ -118,7 +119,9 @@ impl Swarm {
         sends.copies = sends.copies.saturating_add(1);
         let is_held = self.is_source && sends.copies <= config.held_copies;
         sends.held_until = if is_held { now.after(config.hold) } else { Moment::default() };
-        sends.held_from_readers_until = sends.held_until;
+        // Whoever is much slower than others is not waited for, nor is a second one that did not pass it on.
+        let until = if sends.copies == 1 { now.after(usual * 2 + config.reader_hold) } else { now };
+        sends.held_from_readers_until = sends.held_until.min(until);
         *sends
     }
 

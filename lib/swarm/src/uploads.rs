@@ -5,7 +5,8 @@
 //! soon, the one that would come last is refused, whether it is the new one or an old one.
 //! Which pieces exist and who may have them is not decided here.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
 
 use shoal_core::{Digest, PeerId, PieceIndex};
 
@@ -62,8 +63,10 @@ pub(crate) enum Admission {
 #[derive(Debug, Default)]
 pub(crate) struct Uploads {
     lines: BTreeMap<PeerId, Line>,
-    /// Those that were started and not reported as ended; they outlive the connection.
-    active: BTreeSet<Upload>,
+    /// Those that were started and not reported as ended, and when; they outlive the connection.
+    active: BTreeMap<Upload, Moment>,
+    /// How long one takes of late, smoothed.
+    usual: Duration,
     /// How many requests wait.
     waiting: usize,
     /// Counts the uploads that were started.
@@ -90,7 +93,7 @@ impl Uploads {
         asked: Waiting,
         config: &Config,
     ) -> Admission {
-        if self.active.contains(&Upload { peer, digest: asked.digest, piece: asked.piece }) {
+        if self.active.contains_key(&Upload { peer, digest: asked.digest, piece: asked.piece }) {
             return Admission::Queued;
         }
         let line = self.lines.entry(peer).or_default();
@@ -134,7 +137,7 @@ impl Uploads {
             self.lines.insert(peer, line);
         }
         let upload = Upload { peer, digest: next.digest, piece: next.piece };
-        self.active.insert(upload);
+        self.active.insert(upload, now);
         Some((upload, next.priority))
     }
 
@@ -159,11 +162,16 @@ impl Uploads {
         waiting.map(|waiting| waiting.sends.held_until(waiting.priority)).filter(|&until| until > now).min()
     }
 
+    /// How long an upload takes of late; no time if none has ended.
+    pub(crate) fn usual(&self) -> Duration {
+        self.usual
+    }
+
     /// That upload has ended. Says whether it had been started.
-    pub(crate) fn ended(&mut self, upload: &Upload) -> bool {
-        if !self.active.remove(upload) {
-            return false;
-        }
+    pub(crate) fn ended(&mut self, now: Moment, upload: &Upload) -> bool {
+        let Some(started) = self.active.remove(upload) else { return false };
+        let took = now.since(started);
+        self.usual = if self.usual.is_zero() { took } else { (self.usual * 7 + took) / 8 };
         if let Some(line) = self.lines.get_mut(&upload.peer) {
             line.active -= 1;
         }
@@ -223,7 +231,7 @@ impl Uploads {
         for (peer, line) in &self.lines {
             assert!(!line.waiting.is_empty() || line.active > 0);
             assert!(line.waiting.len() <= config.upload_queue_per_peer);
-            assert_eq!(self.active.iter().filter(|upload| upload.peer == *peer).count(), line.active);
+            assert_eq!(self.active.keys().filter(|upload| upload.peer == *peer).count(), line.active);
             assert!(line.active <= config.max_uploads_per_peer);
         }
     }

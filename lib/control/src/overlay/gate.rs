@@ -15,7 +15,7 @@ use libp2p::core::upgrade::{InboundConnectionUpgrade, OutboundConnectionUpgrade}
 use libp2p::identity::{PublicKey, ed25519};
 use lru::LruCache;
 use rustls::CommonState;
-use rustls_pki_types::ServerName;
+use rustls_pki_types::{CertificateDer, ServerName};
 use shoal_core::{PeerId, Role};
 use shoal_identity::{Identity, IdentityError, Peer};
 use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
@@ -31,8 +31,8 @@ pub(crate) struct Gate {
 }
 
 struct Known {
-    /// What the certificates of those who came said.
-    members: LruCache<PeerId, Role>,
+    /// What those who came are, and by which certificate.
+    members: LruCache<PeerId, (Role, CertificateDer<'static>)>,
     banned: LruCache<PeerId, Instant>,
 }
 
@@ -76,7 +76,21 @@ impl Gate {
 
     /// What the certificate of one who came in said.
     pub(crate) fn role(&self, peer: &PeerId) -> Option<Role> {
-        self.known().members.get(peer).copied()
+        self.known().members.get(peer).map(|(role, _)| *role)
+    }
+
+    /// Those whose certificates count no more: somebody was revoked, or an authority is not trusted now. Whoever calls ends
+    /// their connections.
+    pub(crate) fn expelled(&self) -> Vec<libp2p::PeerId> {
+        let mut known = self.known();
+        let counts_no_more = |certificate| self.identity.peer(certificate).is_err();
+        let members = known.members.iter();
+        let gone: Vec<PeerId> =
+            members.filter(|(_, (_, certificate))| counts_no_more(certificate)).map(|(id, _)| *id).collect();
+        for id in &gone {
+            known.members.pop(id);
+        }
+        gone.iter().map(libp2p_id).collect()
     }
 
     /// Keeps one out from now on. Whoever calls ends its connections.
@@ -91,7 +105,7 @@ impl Gate {
         if known.banned.get(&id).is_some_and(|until| *until > Instant::now()) {
             return Err(GateError::Banned(id));
         }
-        known.members.put(id, role);
+        known.members.put(id, (role, certificate.clone().into_owned()));
         Ok(libp2p_id(&id))
     }
 

@@ -16,7 +16,7 @@ use libp2p::swarm::SwarmEvent;
 use libp2p::{identify, request_response};
 use shoal_core::{Digest, PeerAddress, PeerId};
 use shoal_identity::Identity;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
@@ -45,6 +45,8 @@ pub(crate) struct Host {
     gate: Gate,
     belief: Belief,
     identity: Identity,
+    /// Rings when whom to trust has changed.
+    standing: watch::Receiver<()>,
     /// Where this node exchanges pieces.
     address: PeerAddress,
     library: Library,
@@ -128,6 +130,7 @@ impl Host {
             swarm,
             gate,
             belief,
+            standing: identity.changes(),
             identity,
             address: member.address,
             library: member.library,
@@ -162,6 +165,7 @@ impl Host {
                 () = stop.cancelled() => return,
                 Some(command) = self.commands.recv() => self.obey(command),
                 event = self.swarm.select_next_some() => self.on_event(event),
+                Ok(()) = self.standing.changed() => self.expel(),
                 Some(answered) = self.answering.join_next() => self.send_answer(answered),
                 Some(resolved) = self.resolving.join_next() => self.meet(resolved.unwrap_or_default()),
                 _ = ticks.tick() => self.tick(Instant::now()),
@@ -174,6 +178,16 @@ impl Host {
             Command::Find { question, replies } => self.find(question, replies),
             Command::Ask { peer, question, reply } => self.ask(peer, question, reply),
             Command::Refuse { peer, what } => self.refuse(peer, what),
+        }
+    }
+
+    /// Ends the connections of those who do not belong to the cluster any more.
+    fn expel(&mut self) {
+        for peer in self.gate.expelled() {
+            if self.swarm.disconnect_peer_id(peer).is_ok() {
+                tracing::warn!(%peer, "overlay: a connection ended, its certificate counts no more");
+                self.metrics.refused.with_label_values(&["connection"]).inc();
+            }
         }
     }
 

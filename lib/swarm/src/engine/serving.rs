@@ -50,7 +50,7 @@ impl Engine {
         digest: Digest,
         piece: PieceIndex,
     ) -> Result<(), EventError> {
-        if !self.uploads.ended(&Upload { peer, digest, piece }) {
+        if !self.uploads.ended(self.now, &Upload { peer, digest, piece }) {
             return Err(EventError("an upload ended that was not started"));
         }
         if let Some(peer) = self.peers.get_mut(&peer) {
@@ -70,7 +70,7 @@ impl Engine {
         while let Some((upload, priority)) = self.uploads.start(self.now, &self.config) {
             let Upload { peer, digest, piece } = upload;
             if let Some(swarm) = self.swarms.get_mut(&digest) {
-                let sends = swarm.sent(self.now, piece, &self.config);
+                let sends = swarm.sent(self.now, piece, self.uploads.usual(), &self.config);
                 self.uploads.sent(&digest, piece, sends);
             }
             self.act(Action::Upload { peer, digest, piece, priority });
