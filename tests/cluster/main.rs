@@ -5,6 +5,7 @@
 
 mod conformance;
 mod crash;
+mod dead_peers;
 mod eviction;
 mod faults;
 mod forged;
