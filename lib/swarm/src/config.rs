@@ -163,8 +163,9 @@ pub struct Config {
     /// each agent asks for; whoever comes to a crowded origin is told at once, and asks elsewhere.
     pub upload_queue: usize,
     /// How long a node from which others have a blob keeps a piece that it begins to send from the next who ask for it: they
-    /// get it from whoever has it now. 1 s: simulated origins at 30 MB/s then send 1.17 copies to 150 hosts; 1.29
-    /// without, and 1.14 with 2 s, which a peer that nobody passes it on to would wait in vain.
+    /// get it from whoever has it now. 1 s: when readers did not wait yet (`reader_hold`), simulated origins at 30 MB/s sent
+    /// 1.17 copies to 150 hosts with it, 1.29 without, and 1.14 with 2 s, which a peer that nobody passes it on to would wait
+    /// in vain.
     #[serde(with = "humantime_serde")]
     pub hold: Duration,
     /// How long at most it keeps the first copy from those whose reader waits for it, once it is sent; that it is still being
