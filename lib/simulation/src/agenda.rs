@@ -1,10 +1,13 @@
 //! What is to happen when, in the order of time and, at the same instant, in the order of entry.
 //!
-//! Two kinds of entries: few *ticks* at any time, in a heap; and many *letters*, each of which takes one of few fixed
+//! Two kinds of entries: *ticks*, due at any time, on a wheel; and many *letters*, each of which takes one of few fixed
 //! delays. Letters of one delay are due in the order in which they were sent, so a queue a delay does, and no sorting.
 
-use std::cmp::Reverse;
-use std::collections::{BinaryHeap, VecDeque};
+mod wheel;
+
+use std::collections::VecDeque;
+
+use wheel::Wheel;
 
 /// Nanoseconds since the beginning.
 pub(crate) type Time = u64;
@@ -16,7 +19,7 @@ type Key = (Time, u64);
 pub(crate) struct Agenda<T, L> {
     now: Time,
     sequence: u64,
-    ticks: BinaryHeap<Reverse<Tick<T>>>,
+    ticks: Wheel<T>,
     lanes: Vec<Lane<L>>,
 }
 
@@ -28,12 +31,6 @@ pub(crate) enum Due<T, L> {
 }
 
 #[derive(Debug)]
-struct Tick<T> {
-    key: Key,
-    what: T,
-}
-
-#[derive(Debug)]
 struct Lane<L> {
     delay: Time,
     letters: VecDeque<(Key, L)>,
@@ -41,7 +38,7 @@ struct Lane<L> {
 
 impl<T, L> Agenda<T, L> {
     pub(crate) fn new() -> Self {
-        Self { now: 0, sequence: 0, ticks: BinaryHeap::new(), lanes: Vec::new() }
+        Self { now: 0, sequence: 0, ticks: Wheel::new(), lanes: Vec::new() }
     }
 
     pub(crate) fn now(&self) -> Time {
@@ -51,7 +48,7 @@ impl<T, L> Agenda<T, L> {
     /// Lets it happen at `at`, or now if that is over.
     pub(crate) fn at(&mut self, at: Time, what: T) {
         let key = self.key(at.max(self.now));
-        self.ticks.push(Reverse(Tick { key, what }));
+        self.ticks.push(key, what);
     }
 
     /// Lets it happen in `delay`.
@@ -74,16 +71,16 @@ impl<T, L> Agenda<T, L> {
 
     /// What is due next; it is that time from then on.
     pub(crate) fn pop(&mut self) -> Option<Due<T, L>> {
-        let tick = self.ticks.peek().map(|Reverse(tick)| tick.key);
+        let tick = self.ticks.next();
         let fronts = self.lanes.iter().enumerate();
         let letter = fronts.filter_map(|(at, lane)| Some((lane.letters.front()?.0, at))).min();
         match (tick, letter) {
             (Some(tick), Some((letter, lane))) if letter < tick => self.take_letter(lane),
             (None, Some((_, lane))) => self.take_letter(lane),
             (Some(_), _) => {
-                let Reverse(tick) = self.ticks.pop()?;
-                self.now = tick.key.0;
-                Some(Due::Tick(tick.what))
+                let ((at, _), what) = self.ticks.pop()?;
+                self.now = at;
+                Some(Due::Tick(what))
             }
             (None, None) => None,
         }
@@ -100,26 +97,6 @@ impl<T, L> Agenda<T, L> {
         (at, self.sequence)
     }
 }
-
-impl<T> Ord for Tick<T> {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        self.key.cmp(&other.key)
-    }
-}
-
-impl<T> PartialOrd for Tick<T> {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl<T> PartialEq for Tick<T> {
-    fn eq(&self, other: &Self) -> bool {
-        self.key == other.key
-    }
-}
-
-impl<T> Eq for Tick<T> {}
 
 #[cfg(test)]
 mod tests {

@@ -11,6 +11,7 @@ mod transfers;
 
 use std::time::Duration;
 
+use links::Ends;
 use rand::rngs::Xoshiro256PlusPlus;
 use rand::{RngExt as _, SeedableRng as _};
 use shoal_core::{Bitfield, Digest, Geometry, PieceIndex, Role};
@@ -35,7 +36,7 @@ pub(crate) struct World<'a> {
     trunks: Vec<(Pipe, Pipe)>,
     /// Bytes that came into each zone.
     far: Vec<u64>,
-    last_link: u32,
+    ends: Ends,
     /// Pieces that hosts have, and how many they will have.
     pieces: u64,
     goal: u64,
@@ -199,7 +200,7 @@ impl<'a> World<'a> {
             ),
             trunks: vec![(Pipe::new(trunk), Pipe::new(trunk)); scenario.zones as usize],
             far: vec![0; scenario.zones as usize],
-            last_link: 0,
+            ends: Ends::default(),
             pieces: 0,
             goal: pieces * u64::from(hosts),
             missing: hosts as usize,
@@ -370,7 +371,9 @@ impl<'a> World<'a> {
 
     /// Half a round trip.
     fn latency(&self, one: NodeId, other: NodeId) -> Time {
-        let near = self.nodes[one as usize].zone == self.nodes[other as usize].zone;
+        // One zone is the usual case, and the other node far away in memory.
+        let near =
+            self.scenario.zones == 1 || self.nodes[one as usize].zone == self.nodes[other as usize].zone;
         let trip = if near { self.scenario.round_trip } else { self.scenario.far_round_trip };
         nanos(trip) / 2
     }

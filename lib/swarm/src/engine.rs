@@ -127,6 +127,12 @@ impl Engine {
     }
 
     fn message(&mut self, peer: PeerId, message: Message) -> Result<(), EventError> {
+        // Most of what is heard. Members are connected, and booking that with them alone saves a look-up.
+        if let Message::Have { digest, pieces } = &message
+            && self.gained(peer, *digest, pieces).is_some()
+        {
+            return Ok(());
+        }
         let Some(connection) = self.peers.get_mut(&peer) else {
             let banned = self.bans.contains(self.now, &peer);
             return if banned {
@@ -139,7 +145,7 @@ impl Engine {
         match message {
             Message::Join { digest, have } => self.joined(peer, digest, have),
             Message::Absent { digest } => self.absent(&peer, &digest),
-            Message::Have { digest, pieces } => self.gained(peer, digest, &pieces),
+            Message::Have { digest, pieces } => self.gained_nothing(&peer, &digest, &pieces),
             Message::Request { digest, piece, priority } => self.requested(peer, digest, piece, priority),
             Message::Cancel { digest, piece } => self.cancelled(&peer, &digest, piece),
             Message::Reject { digest, piece } => self.rejected(&peer, &digest, piece),

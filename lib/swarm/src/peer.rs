@@ -31,7 +31,7 @@ pub(crate) struct Peer {
     pub(crate) swarms: BTreeSet<Digest>,
     /// In the order of asking.
     pub(crate) asked: Vec<Ask>,
-    /// When it last said or brought something.
+    /// When it last said or brought something, news apart: those are booked in the swarm.
     pub(crate) active_at: Moment,
     /// Not asked for anything before.
     pub(crate) paused_until: Moment,

@@ -47,7 +47,20 @@ pub(crate) struct Member {
     pub(crate) since: Moment,
     /// Whether it brought a good piece.
     pub(crate) proved: bool,
+    /// When it said last that it has more: most of what is heard, and booked here alone.
+    pub(crate) heard_at: Moment,
     counted: Counted,
+}
+
+/// What became of the news of a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Gain {
+    /// It is booked. `wanted`: some of it is missing here, and being fetched.
+    Taken { wanted: bool },
+    /// The peer is not in the swarm.
+    NoMember,
+    /// The blob has no such piece.
+    NoSuchPiece,
 }
 
 /// Requests that were given up, and may still be answered. Bounded: the oldest are forgotten.
@@ -157,6 +170,7 @@ impl Swarm {
             told: false,
             since: now,
             proved: false,
+            heard_at: now,
             counted: Counted::No,
         })
     }
@@ -164,36 +178,32 @@ impl Swarm {
     /// A member says what it has; what it said before is void.
     pub(crate) fn heard(&mut self, peer: &PeerId, have: Bitfield) {
         let Some(member) = self.members.get_mut(peer) else { return };
-        let picker = self.fetch.as_deref_mut().map(|fetch| &mut fetch.picker);
-        match picker {
-            Some(picker) => {
-                member.count_out(picker);
-                member.have = Some(have);
-                member.count_in(picker);
-            }
-            None => member.have = Some(have),
-        }
+        member.says(have, self.fetch.as_deref_mut().map(|fetch| &mut fetch.picker));
     }
 
-    /// A member says that it has these pieces now. Says whether there is one among them that is missing here.
-    pub(crate) fn gained(&mut self, peer: &PeerId, pieces: &[PieceIndex]) -> bool {
-        if self.members.get(peer).is_some_and(|member| member.have.is_none()) {
-            self.heard(peer, Bitfield::empty(self.geometry.piece_count()));
+    /// A peer says that it has these pieces now.
+    pub(crate) fn gained(&mut self, now: Moment, peer: &PeerId, pieces: &[PieceIndex]) -> Gain {
+        if pieces.iter().any(|piece| piece.0 >= self.geometry.piece_count()) {
+            return Gain::NoSuchPiece;
         }
-        let Some(Member { have: Some(theirs), counted, .. }) = self.members.get_mut(peer) else {
-            return false;
-        };
+        let Some(member) = self.members.get_mut(peer) else { return Gain::NoMember };
+        member.heard_at = now;
+        let mut picker = self.fetch.as_deref_mut().map(|fetch| &mut fetch.picker);
+        if member.have.is_none() {
+            member.says(Bitfield::empty(self.have.len()), picker.as_deref_mut());
+        }
+        let (Some(theirs), counted) = (&mut member.have, member.counted) else { return Gain::NoMember };
         let mut wanted = false;
         for &piece in pieces {
             if !theirs.insert(piece) {
                 continue;
             }
             wanted |= !self.have.contains(piece);
-            if let (Counted::Pieces, Some(fetch)) = (*counted, &mut self.fetch) {
-                fetch.picker.count(piece);
+            if let (Counted::Pieces, Some(picker)) = (counted, picker.as_deref_mut()) {
+                picker.count(piece);
             }
         }
-        wanted && self.fetch.is_some()
+        Gain::Taken { wanted: wanted && picker.is_some() }
     }
 
     /// Of pieces that a peer has now: those for which an origin or a far agent was asked, long enough ago that a near agent
@@ -248,6 +258,18 @@ impl Member {
     /// Whether it lacks something of `ours`.
     pub(crate) fn can_take(&self, ours: &Bitfield) -> bool {
         self.have.as_ref().is_some_and(|have| ours.difference(have).next().is_some())
+    }
+
+    /// It has these, whatever it said before.
+    fn says(&mut self, have: Bitfield, picker: Option<&mut Picker>) {
+        match picker {
+            Some(picker) => {
+                self.count_out(picker);
+                self.have = Some(have);
+                self.count_in(picker);
+            }
+            None => self.have = Some(have),
+        }
     }
 
     fn count_in(&mut self, picker: &mut Picker) {

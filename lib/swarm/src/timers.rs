@@ -27,6 +27,8 @@ pub(crate) enum Timer {
 pub(crate) struct Timers {
     queue: BTreeSet<(Moment, Timer)>,
     set: BTreeMap<Timer, Moment>,
+    /// That of the first in the queue: asked for after each event, and most events change no timer.
+    next: Option<Moment>,
 }
 
 impl Timers {
@@ -43,23 +45,30 @@ impl Timers {
         };
         self.set.insert(timer, at);
         self.queue.insert((at, timer));
+        self.look_ahead();
     }
 
     pub(crate) fn clear(&mut self, timer: Timer) {
         if let Some(at) = self.set.remove(&timer) {
             self.queue.remove(&(at, timer));
+            self.look_ahead();
         }
     }
 
     /// Takes the next one that is due.
     pub(crate) fn pop(&mut self, now: Moment) -> Option<Timer> {
-        self.queue.first().filter(|(at, _)| *at <= now)?;
+        self.next.filter(|&at| at <= now)?;
         let (_, timer) = self.queue.pop_first()?;
         self.set.remove(&timer);
+        self.look_ahead();
         Some(timer)
     }
 
     pub(crate) fn next(&self) -> Option<Moment> {
-        self.queue.first().map(|&(at, _)| at)
+        self.next
+    }
+
+    fn look_ahead(&mut self) {
+        self.next = self.queue.first().map(|&(at, _)| at);
     }
 }

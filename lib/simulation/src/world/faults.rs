@@ -69,11 +69,15 @@ impl World<'_> {
     /// Whether something can go from the one to the other now.
     pub(super) fn is_passable(&self, one: NodeId, other: NodeId) -> bool {
         let now = Duration::from_nanos(self.agenda.now());
-        let zones = [self.nodes[one as usize].zone, self.nodes[other as usize].zone];
-        zones[0] == zones[1]
-            || !self.scenario.faults.iter().any(|fault| {
-                matches!(fault, Fault::Cut { zone, span } if zones.contains(zone) && span.contains(now))
-            })
+        let zones = || [self.nodes[one as usize].zone, self.nodes[other as usize].zone];
+        let cuts = |fault: &Fault| match fault {
+            Fault::Cut { zone, span } if span.contains(now) => {
+                let zones = zones();
+                zones[0] != zones[1] && zones.contains(zone)
+            }
+            _ => false,
+        };
+        !self.scenario.faults.iter().any(cuts)
     }
 
     pub(super) fn is_reachable(&self, one: NodeId, other: NodeId) -> bool {
@@ -109,7 +113,9 @@ impl World<'_> {
         it.life += 1;
         it.wake = None;
         it.expected.clear();
-        std::mem::take(&mut it.links).into_iter().collect()
+        let links: Vec<_> = std::mem::take(&mut it.links).into_iter().collect();
+        links.iter().for_each(|&(peer, link)| self.ends.release(link, node, peer));
+        links
     }
 
     /// A host is back, with what is on its disk; its runtime asks again.

@@ -3,7 +3,7 @@
 use shoal_core::{Digest, PeerId, Role, Zone};
 
 use super::Engine;
-use crate::event::{Action, DisconnectReason, EventError, Message};
+use crate::event::{Action, DisconnectReason, EventError, Message, Moment};
 use crate::peer::Peer;
 use crate::timers::Timer;
 
@@ -49,14 +49,22 @@ impl Engine {
     /// Closes the connection that was quiet longest, if one was so for `idle_timeout`. Its place is not dialled away.
     fn evict_idle(&mut self) -> bool {
         let idle = self.peers.iter().filter(|(id, peer)| self.is_quiet(id, peer));
-        let Some(id) = idle.min_by_key(|(_, peer)| peer.active_at).map(|(&id, _)| id) else { return false };
+        let quietest = idle.min_by_key(|(id, peer)| self.active_at(id, peer));
+        let Some(id) = quietest.map(|(&id, _)| id) else { return false };
         self.act(Action::Disconnect { peer: id, reason: DisconnectReason::Replaced });
         self.drop_peer(&id);
         true
     }
 
+    /// When a peer said or brought something last.
+    fn active_at(&self, id: &PeerId, peer: &Peer) -> Moment {
+        let swarms = peer.swarms.iter().filter_map(|digest| self.swarms.get(digest));
+        let heard = swarms.filter_map(|swarm| Some(swarm.members.get(id)?.heard_at));
+        heard.fold(peer.active_at, Ord::max)
+    }
+
     fn is_quiet(&self, id: &PeerId, peer: &Peer) -> bool {
-        let quiet = self.now.since(peer.active_at) >= self.config.idle_timeout;
+        let quiet = self.now.since(self.active_at(id, peer)) >= self.config.idle_timeout;
         quiet && peer.asked.is_empty() && !self.uploads.concerns(id)
     }
 
@@ -138,7 +146,7 @@ impl Engine {
             self.disconnect(id, DisconnectReason::Idle);
         }
         let Some(peer) = self.peers.get(id) else { return };
-        let idle = peer.active_at.after(self.config.idle_timeout);
+        let idle = self.active_at(id, peer).after(self.config.idle_timeout);
         let idle = if idle > self.now { idle } else { self.now.after(self.config.idle_timeout) };
         let pause = Some(peer.paused_until).filter(|&until| until > self.now);
         let at = [peer.deadline(&self.config), pause].into_iter().flatten().fold(idle, Ord::min);

@@ -11,7 +11,7 @@ use super::Engine;
 use crate::event::{Action, Candidate, EventError, Message, Priority, Scope};
 use crate::fetch::Fetch;
 use crate::finder::Finder;
-use crate::swarm::Swarm;
+use crate::swarm::{Gain, Swarm};
 use crate::timers::Timer;
 
 /// Whether the members of a swarm are told that it is closed here.
@@ -234,18 +234,29 @@ impl Engine {
         self.lost_a_peer(digest);
     }
 
-    /// A peer has more pieces. A piece that does not exist is a violation; a swarm that is not open is none.
-    pub(super) fn gained(&mut self, id: PeerId, digest: Digest, pieces: &[PieceIndex]) {
-        let Some(swarm) = self.swarms.get_mut(&digest) else { return };
-        if pieces.iter().any(|piece| piece.0 >= swarm.geometry.piece_count()) {
-            return self.violated(&id);
-        }
-        if swarm.gained(&id, pieces) {
-            for (peer, piece) in swarm.overtaken(self.now, &id, pieces) {
-                self.cancel(&peer, &digest, piece);
-                self.put_back(&peer, &digest, piece);
+    /// A member of a swarm has more pieces. `None` if it is no member: what it says is then of no use.
+    pub(super) fn gained(&mut self, id: PeerId, digest: Digest, pieces: &[PieceIndex]) -> Option<()> {
+        let swarm = self.swarms.get_mut(&digest)?;
+        match swarm.gained(self.now, &id, pieces) {
+            Gain::Taken { wanted: false } => {}
+            Gain::Taken { wanted: true } => {
+                for (peer, piece) in swarm.overtaken(self.now, &id, pieces) {
+                    self.cancel(&peer, &digest, piece);
+                    self.put_back(&peer, &digest, piece);
+                }
+                self.promising.insert(id);
+                self.fill();
             }
-            self.look_at(&id);
+            Gain::NoMember | Gain::NoSuchPiece => return None,
+        }
+        Some(())
+    }
+
+    /// What a peer says to have that is no member, or of pieces that do not exist, which is a violation.
+    pub(super) fn gained_nothing(&mut self, id: &PeerId, digest: &Digest, pieces: &[PieceIndex]) {
+        let swarm = self.swarms.get(digest);
+        if swarm.is_some_and(|swarm| pieces.iter().any(|piece| piece.0 >= swarm.geometry.piece_count())) {
+            self.violated(id);
         }
     }
 
