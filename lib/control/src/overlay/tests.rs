@@ -64,18 +64,21 @@ impl Puppet {
         let address = multiaddr(victim.local_address());
         swarm.dial(DialOpts::unknown_peer_id().address(address).build()).unwrap();
         let mut puppet = Self { swarm, identity, provided: 0 };
+        // It takes both before what is said by either goes to the victim, and either may come first.
+        let (mut gossips, mut routes) = (false, false);
         puppet
-            .until("a subscription", |event| {
-                matches!(
-                    event,
-                    SwarmEvent::Behaviour(BehaviourEvent::Gossip(gossipsub::Event::Subscribed { .. }))
-                )
+            .until("acquaintance", |event| {
+                if let SwarmEvent::Behaviour(event) = event {
+                    gossips |= matches!(event, BehaviourEvent::Gossip(gossipsub::Event::Subscribed { .. }));
+                    routes |= matches!(event, BehaviourEvent::Kad(kad::Event::RoutingUpdated { .. }));
+                }
+                gossips && routes
             })
             .await;
         puppet
     }
 
-    async fn until(&mut self, what: &str, is_it: impl Fn(&SwarmEvent<BehaviourEvent>) -> bool) {
+    async fn until(&mut self, what: &str, mut is_it: impl FnMut(&SwarmEvent<BehaviourEvent>) -> bool) {
         let wait = async {
             loop {
                 if is_it(&self.swarm.select_next_some().await) {
@@ -83,7 +86,7 @@ impl Puppet {
                 }
             }
         };
-        tokio::time::timeout(Duration::from_secs(20), wait).await.unwrap_or_else(|_| panic!("no {what}"));
+        tokio::time::timeout(Duration::from_secs(60), wait).await.unwrap_or_else(|_| panic!("no {what}"));
     }
 
     /// Says of so many more blobs that it holds them.
