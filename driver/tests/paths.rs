@@ -1,6 +1,6 @@
 //! The fuzz target's properties on random input, so that every change is held to them.
 
-#[path = "../fuzz/properties.rs"]
+#[path = "paths/properties.rs"]
 mod properties;
 
 use proptest::prelude::*;

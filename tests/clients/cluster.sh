@@ -10,8 +10,9 @@ readonly FROM_ORIGIN='source="origin"'
 
 # A script that needs fewer says so before.
 [[ -v AGENTS ]] || AGENTS=(agent1 agent2 agent3 agent4 agent5)
-readonly AGENTS
-readonly NODES=(tracker origin "${AGENTS[@]}")
+[[ -v TRACKERS ]] || TRACKERS=(tracker)
+readonly AGENTS TRACKERS
+readonly NODES=("${TRACKERS[@]}" origin "${AGENTS[@]}")
 readonly READY_SECONDS=30
 
 # The binary of a script that says where $root is: BIN, or that of a release build.
@@ -33,6 +34,24 @@ address() {
 # whose nodes have hosts of their own says so after it has read this file, and says their addresses.
 where() {
   :
+}
+
+# What a script adds to the configuration of a node: keys at its top, and tables at its end.
+more_keys() {
+  :
+}
+
+more_tables() {
+  :
+}
+
+# The trackers, as every node has them.
+tracker_urls() {
+  local tracker urls=()
+  for tracker in "${TRACKERS[@]}"; do
+    urls+=("\"https://$(address "$tracker" listen)\"")
+  done
+  (IFS=, && printf '%s' "${urls[*]}")
 }
 
 choose_ports() {
@@ -68,9 +87,11 @@ configuration() {
     origin) printf 'api_listen = "%s"\n' "$(address "$node" api)" ;;
     agent) printf 'origins = ["https://%s"]\n' "$(address origin api)" ;;
   esac
-  [[ $node == tracker ]] || printf 'tracker = ["https://%s"]\n' "$(address tracker listen)"
+  [[ $(role_of "$node") == tracker ]] || printf 'tracker = [%s]\n' "$(tracker_urls)"
+  more_keys "$node"
   printf '\n[identity]\ndirectory = "%s"\n' "$WORK/$node"
-  [[ $node != tracker ]] || return 0
+  more_tables "$node"
+  [[ $(role_of "$node") != tracker ]] || return 0
   printf '\n[store]\ndirectory = "%s"\n' "$WORK/stores/$node"
   # However small and full the disk of whoever runs this is.
   [[ $(role_of "$node") != agent ]] || printf 'capacity = "100%%"\nmin_free = 0\n'

@@ -1,5 +1,5 @@
-# Hosts as network namespaces around one bridge, each with a capped link: the network of tests/sim/fidelity and
-# tests/bench/pulls. Knows nothing about Shoal. Everything is below one prefix, and only namespaces that `lay_network` made are ever removed.
+# Hosts as network namespaces around one bridge, each with a link that can be capped or cut: the network of tests/sim/fidelity,
+# tests/bench/pulls and tests/cluster/partition. Knows nothing about Shoal. Everything is below one prefix, and only namespaces that `lay_network` made are ever removed.
 # shellcheck shell=bash
 
 # Short: the name of a bridge's port has 15 characters at most.
@@ -47,6 +47,48 @@ plug_in() {
   ip -n "$space" address add "$(ip_of "$host")/24" dev eth0
   ip -n "$space" link set eth0 up
   ip -n "$space" link set lo up
+}
+
+# unplug HOST... and plug HOST...: the switch drops all that comes from there and goes there, without a word.
+unplug() {
+  local host
+  for host in "$@"; do
+    ip -n "$SWITCH" link set "$host" down
+  done
+}
+
+plug() {
+  local host
+  for host in "$@"; do
+    ip -n "$SWITCH" link set "$host" up
+  done
+}
+
+# part HOST...: these see each other and nobody else, until `mend`.
+part() {
+  local host
+  ip -n "$SWITCH" link add apart type bridge
+  ip -n "$SWITCH" link set apart up
+  for host in "$@"; do
+    ip -n "$SWITCH" link set "$host" master apart
+  done
+}
+
+mend() {
+  local host
+  for host in "${!host_number[@]}"; do
+    ip -n "$SWITCH" link set "$host" master switch
+  done
+  ip -n "$SWITCH" link delete apart
+}
+
+# renumber HOST NUMBER: it has another address from now on, and not the one that it had.
+renumber() {
+  local space
+  space=$(namespace "$1")
+  ip -n "$space" address flush dev eth0
+  host_number[$1]=$2
+  ip -n "$space" address add "$(ip_of "$1")/24" dev eth0
 }
 
 # cap HOST MBITS: both directions. What the host sends waits in the host; what it gets, at the switch.

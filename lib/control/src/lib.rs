@@ -11,6 +11,8 @@ mod announcer;
 mod changes;
 pub mod enrol;
 mod error;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 pub mod message;
 mod origin;
 pub mod overlay;

@@ -35,5 +35,7 @@ pub use host::StartError;
 pub use join::JoinError;
 pub use key::KeyError;
 
+#[cfg(fuzzing)]
+pub mod fuzzing;
 #[cfg(test)]
 mod tests;

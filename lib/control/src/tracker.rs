@@ -141,7 +141,7 @@ pub(crate) fn post(
     Call { method: Method::POST, path, query: Vec::new(), body: body.into(), max_reply, what }
 }
 
-fn read_found(reply: &Bytes, digest: &Digest) -> Result<Found, Nonsense> {
+pub(crate) fn read_found(reply: &Bytes, digest: &Digest) -> Result<Found, Nonsense> {
     let mut reply: FindReply<'static> = serde_json::from_slice(reply)?;
     let metainfo = reply.decode_metainfo()?;
     if metainfo.metainfo.digest() != digest {

@@ -2,7 +2,7 @@
 
 #![no_main]
 
-#[path = "../properties.rs"]
+#[path = "../../../driver/tests/paths/properties.rs"]
 mod properties;
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| properties::check(bytes));
