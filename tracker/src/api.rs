@@ -18,7 +18,7 @@ use http::StatusCode;
 use http::request::Parts;
 use serde::de::DeserializeOwned;
 use shoal_control::message::{
-    AnnounceRequest, CertificateReply, FindReply, FindRequest, LeaveRequest, RenewRequest, path,
+    AnnounceRequest, CertificateReply, FindReply, FindRequest, LeaveRequest, RenewRequest, Sharing, path,
 };
 use shoal_control::{Announced, ErrorReply};
 use shoal_core::{Digest, PeerAddress, Role};
@@ -118,7 +118,8 @@ impl Api {
         self.metrics.observe(counts);
         let interval_ms = u64::try_from(self.announce_interval.as_millis()).unwrap_or(u64::MAX);
         let revocations = self.identity.revocations().map_or(0, |list| list.number());
-        Ok(Announced { interval_ms, send_all: outcome? == Memory::Missing, revocations })
+        let (sharing, sequence) = (Sharing::Own, 0);
+        Ok(Announced { interval_ms, send_all: outcome? == Memory::Missing, revocations, sharing, sequence })
     }
 
     fn leave(&self, caller: &Caller) {
@@ -188,10 +189,10 @@ async fn announce(
 async fn leave(
     axum::extract::State(api): Shared,
     caller: Caller,
-    Body(LeaveRequest {}): Body<LeaveRequest>,
+    Body(LeaveRequest { .. }): Body<LeaveRequest>,
 ) -> Json<LeaveRequest> {
     api.leave(&caller);
-    Json(LeaveRequest {})
+    Json(LeaveRequest::default())
 }
 
 /// Whoever may connect may ask, trackers too: what a node gets is what it has, for longer.
