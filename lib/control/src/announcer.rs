@@ -160,7 +160,7 @@ impl Shared {
         });
         let mut book = self.book();
         book.taken(place, errand, announced, moved);
-        let (live, any) = (book.live(), book.any_will_do());
+        let (live, any) = (book.live(), book.any_will_do().then(|| book.sharing()));
         self.settled.send_replace(book.is_settled());
         drop(book);
         self.client.rely_on(live);

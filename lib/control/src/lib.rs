@@ -22,7 +22,7 @@ mod upkeep;
 
 pub use announcer::{Announcer, AnnouncerHandle};
 pub use error::{ControlError, Failure, Nonsense};
-pub use message::{Announced, ErrorReply, Holding};
+pub use message::{Announced, ErrorReply, Holding, Sharing};
 pub use origin::OriginClient;
 pub use rendezvous::MAX_TRACKERS;
 pub use server_url::ServerUrl;

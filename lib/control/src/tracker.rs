@@ -1,8 +1,7 @@
 //! The client of trackers.
 
 use std::borrow::Cow;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use reqwest::Method;
@@ -30,8 +29,8 @@ pub struct TrackerClient {
     rendezvous: Arc<Rendezvous>,
     standings: Arc<Standings>,
     clock: Arc<Clock>,
-    /// Which tracker said the number of the latest revocation list.
-    list_at: Arc<AtomicUsize>,
+    /// The number of the latest revocation list, and which tracker said it.
+    latest_list: Arc<Mutex<(u64, usize)>>,
 }
 
 /// A tracker's answer for one blob.
@@ -70,7 +69,7 @@ impl TrackerClient {
             rendezvous: Arc::new(Rendezvous::new(urls.iter())),
             standings: Arc::default(),
             clock: Arc::default(),
-            list_at: Arc::default(),
+            latest_list: Arc::default(),
         })
     }
 
@@ -135,9 +134,9 @@ impl TrackerClient {
         self.standings.rely_on(Places::first(self.rendezvous.len()).without(live));
     }
 
-    /// Whether all trackers know of all blobs.
-    pub(crate) fn take_any(&self, any: bool) {
-        self.standings.take_any(any);
+    /// Whether all trackers are told of all blobs; if so, those that also hear what others are told.
+    pub(crate) fn take_any(&self, sharing: Option<Places>) {
+        self.standings.take_any(sharing);
     }
 
     pub(crate) fn rendezvous(&self) -> Arc<Rendezvous> {
@@ -158,8 +157,9 @@ impl TrackerClient {
 
     fn heed(&self, announced: Announced, index: usize) -> Announced {
         self.clock.pass(announced.sequence);
-        if announced.revocations > 0 {
-            self.list_at.store(index, Ordering::Relaxed);
+        let mut latest = self.latest_list.lock().unwrap_or_else(PoisonError::into_inner);
+        if announced.revocations >= latest.0 {
+            *latest = (announced.revocations, index);
         }
         announced
     }
@@ -179,7 +179,8 @@ impl TrackerClient {
         let call = Call { method: Method::GET, path, query, body, max_reply, what };
         let read = |reply: Bytes| String::from_utf8(reply.to_vec()).map_err(|_| Nonsense::Text);
         // Lists are copied to trackers by hand, so not all have the latest.
-        let start = Start::At(self.list_at.load(Ordering::Relaxed));
+        let (_, place) = *self.latest_list.lock().unwrap_or_else(PoisonError::into_inner);
+        let start = Start::At(place);
         Ok(self.servers.ask(&call, start, read).await?.0)
     }
 

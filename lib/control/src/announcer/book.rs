@@ -195,6 +195,12 @@ impl Book {
         self.all_answer_with(|sharing| sharing != Sharing::Own)
     }
 
+    /// The trackers that said that they share their state.
+    pub(super) fn sharing(&self) -> Places {
+        let shares = |place: &usize| self.sessions[*place].sharing == Some(Sharing::Shared);
+        (0..self.stand_in()).filter(shares).collect()
+    }
+
     fn all_answer_with(&self, good: impl Fn(Sharing) -> bool) -> bool {
         let configured = &self.sessions[..self.stand_in()];
         let mut answers = configured

@@ -22,6 +22,8 @@ pub(super) struct Session<S> {
     snapshot: Snapshot<S>,
     /// Which server took the last announce, if any of several can.
     server: Option<usize>,
+    /// How often it wants to hear of this node.
+    interval: Duration,
 }
 
 /// What the node has. One is taken at a time, whatever the number of trackers: that of a large store has some MB.
@@ -54,7 +56,7 @@ where
         address: Arc<(PeerAddress, Option<String>)>,
         snapshot: Snapshot<S>,
     ) -> Self {
-        Self { place, shared, address, snapshot, server: None }
+        Self { place, shared, address, snapshot, server: None, interval: MAX_INTERVAL }
     }
 
     pub(super) async fn run(mut self) {
@@ -80,12 +82,13 @@ where
                 // Another tracker, even one that remembers this node, has missed what the last one was told.
                 let moved = self.server.replace(server) != Some(server);
                 self.shared.settle(self.place, &errand, &announced, moved);
-                let interval = Duration::from_millis(announced.interval_ms);
-                Pause::Renewal(spread(interval.clamp(MIN_GAP, MAX_INTERVAL)))
+                self.interval = Duration::from_millis(announced.interval_ms).clamp(MIN_GAP, MAX_INTERVAL);
+                Pause::Renewal(spread(self.interval))
             }
             Err(error) => {
                 let failures = self.shared.put_back(self.place, errand);
-                let retry = spread(backoff(failures));
+                // Back for one interval, it knows all.
+                let retry = spread(backoff(failures).min(self.interval));
                 let cause = &error as &dyn std::error::Error;
                 if is_alone(&error) {
                     tracing::debug!("no tracker is known to announce this node to");

@@ -1,6 +1,5 @@
 //! What is known of the trackers beside what they say: who answers, and whether it matters who is asked.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -12,13 +11,14 @@ use crate::rendezvous::{Places, Rendezvous};
 #[derive(Debug, Default)]
 pub(super) struct Standings {
     known: Mutex<Known>,
-    any_will_do: AtomicBool,
 }
 
 #[derive(Debug)]
 struct Known {
     /// To whom this node cannot announce itself.
     away: Places,
+    /// Where all are told of all blobs: those that also hear what others are told.
+    sharing: Option<Places>,
     /// Until when a tracker that failed is asked last, and counts as no owner.
     failed: Vec<Option<Instant>>,
     /// Until when one that was slow is asked after others.
@@ -42,8 +42,8 @@ impl Standings {
         self.known().away = away;
     }
 
-    pub(super) fn take_any(&self, any: bool) {
-        self.any_will_do.store(any, Ordering::Relaxed);
+    pub(super) fn take_any(&self, sharing: Option<Places>) {
+        self.known().sharing = sharing;
     }
 
     pub(super) fn answered(&self, place: usize) {
@@ -63,13 +63,14 @@ impl Standings {
     }
 
     pub(super) fn plan(&self, rendezvous: &Rendezvous, id: &PeerId, digest: &Digest, now: Instant) -> Plan {
-        let any = self.any_will_do.load(Ordering::Relaxed);
-        let mut order = if any { rendezvous.homes(id) } else { rendezvous.order(digest) };
         let known = self.known();
+        let any = known.sharing.is_some();
+        let mut order = if any { rendezvous.homes(id) } else { rendezvous.order(digest) };
+        let shares = |place| known.sharing.is_some_and(|sharing| sharing.contains(place));
         let all = Places::first(rendezvous.len());
         let well: Places = (0..rendezvous.len()).filter(|&place| known.is_well(place, now)).collect();
         // The sort is stable: the order stands among equals.
-        order.sort_by_key(|&place| (!well.contains(place), is_on(&known.slow, place, now)));
+        order.sort_by_key(|&place| (!well.contains(place), is_on(&known.slow, place, now), !shares(place)));
         let relied_on = if well.is_empty() { all } else { well };
         let owners = if any { all } else { rendezvous.owners(digest, relied_on) };
         Plan { order, owners }
@@ -89,7 +90,7 @@ impl Known {
 
 impl Default for Known {
     fn default() -> Self {
-        Self { away: Places::NONE, failed: Vec::new(), slow: Vec::new() }
+        Self { away: Places::NONE, sharing: None, failed: Vec::new(), slow: Vec::new() }
     }
 }
 
@@ -168,10 +169,18 @@ mod tests {
     fn where_all_know_the_same_a_node_asks_its_own_and_believes_any() {
         let (rendezvous, standings, now) = (rendezvous(3), Standings::default(), Instant::now());
         let id = PeerId::from_public_key([1; 32]);
-        standings.take_any(true);
+        standings.take_any(Some(Places::first(3)));
+        let homes = rendezvous.homes(&id);
         for number in 0..20u8 {
             let plan = standings.plan(&rendezvous, &id, &Digest::sha256(&[number]), now);
-            assert_eq!(plan, Plan { order: rendezvous.homes(&id), owners: Places::first(3) });
+            assert_eq!(plan, Plan { order: homes.clone(), owners: Places::first(3) });
         }
+        standings.take_any(Some(Places::NONE.with(homes[2])));
+        let plan = standings.plan(&rendezvous, &id, &Digest::sha256(b"blob"), now);
+        assert_eq!(
+            plan.order,
+            [homes[2], homes[0], homes[1]],
+            "one that is cut off hears of some nodes only"
+        );
     }
 }
