@@ -126,9 +126,15 @@ impl Shared {
     }
 
     fn refuse(&self, what: &'static str, node: Option<PeerId>, error: &message::Nonsense) {
-        self.metrics.refused.with_label_values(&[what]).inc();
-        let node = node.map(|node| node.to_string());
-        tracing::warn!(node, error = error as &dyn std::error::Error, "shared {what} refused");
+        let refused = self.metrics.refused.with_label_values(&[what]);
+        let (count, node, error) =
+            (refused.get(), node.map(|node| node.to_string()), error as &dyn std::error::Error);
+        refused.inc();
+        if count.is_multiple_of(REFUSALS_PER_WARNING) {
+            tracing::warn!(node, error, count = count + 1, "shared {what} refused");
+        } else {
+            tracing::debug!(node, error, "shared {what} refused");
+        }
     }
 
     fn outbox(&self) -> MutexGuard<'_, Outbox> {
@@ -140,6 +146,9 @@ impl Shared {
         crate::api::lock(&self.state)
     }
 }
+
+/// Whoever writes nonsense to the server without end shall not fill the log too.
+const REFUSALS_PER_WARNING: u64 = 1000;
 
 mod config;
 mod link;

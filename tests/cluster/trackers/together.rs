@@ -129,6 +129,22 @@ async fn a_server_that_hangs_or_is_gone_holds_nobody_up_and_both_trackers_conver
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn where_nothing_may_wait_everything_is_compared_and_nothing_is_lost() {
+    let Some(redis) = Redis::start().await else { return };
+    let rig = Rig::start(2, &format!("{}max_waiting = 1\n", redis.table())).await;
+    both_are_connected(&rig, 1.0).await;
+    let comparisons = async || rig.tracker(0).metric("shoal_tracker_redis_comparisons_total").await;
+    let before = comparisons().await;
+    let layers = [rig.push(780).await, rig.push(781).await];
+    let here = rig.agent("here", &[0]).await;
+    for layer in &layers {
+        pull(&here, layer).await;
+        rig.hands_out(1, layer, &[&here]).await;
+    }
+    assert!(comparisons().await > before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_knows_both_goes_on_with_the_other_when_its_own_is_gone() {
     let Some(redis) = Redis::start().await else { return };
     let mut rig = Rig::start(2, &redis.table()).await;
