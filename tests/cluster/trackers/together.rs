@@ -146,7 +146,7 @@ async fn where_nothing_may_wait_everything_is_compared_and_nothing_is_lost() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_knows_both_goes_on_with_the_other_when_its_own_is_gone() {
-    let Some(redis) = Redis::start().await else { return };
+    let Some(mut redis) = Redis::start().await else { return };
     let mut rig = Rig::start(2, &redis.table()).await;
     both_are_connected(&rig, 1.0).await;
     let (first, second) = (rig.push(760).await, rig.push(761).await);
@@ -163,5 +163,14 @@ async fn a_node_that_knows_both_goes_on_with_the_other_when_its_own_is_gone() {
         rig.restart(gone);
         rig.hands_out(gone, &first, &[&agent]).await;
         rig.hands_out(gone, [&first, &second][gone], &[&agent]).await;
+    }
+
+    // Without the server each tracker is told by the node itself.
+    redis.kill();
+    both_are_connected(&rig, 0.0).await;
+    let third = rig.push(762).await;
+    pull(&agent, &third).await;
+    for number in [0, 1] {
+        rig.hands_out(number, &third, &[&agent]).await;
     }
 }
