@@ -22,4 +22,5 @@ mod record;
 mod security;
 mod soak;
 mod support;
+mod trackers;
 mod uploads;

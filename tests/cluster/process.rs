@@ -214,7 +214,7 @@ impl Processes {
 }
 
 impl Process {
-    fn spawn(folder: &Path, role: Role, name: &str, config: &str) -> Self {
+    pub(crate) fn spawn(folder: &Path, role: Role, name: &str, config: &str) -> Self {
         Self::spawn_by(Command::new(binary(folder)), folder, role, name, config)
     }
 
@@ -371,7 +371,7 @@ impl Process {
         (response.status().as_u16(), response.text().await.unwrap())
     }
 
-    async fn ready(&self) {
+    pub(crate) async fn ready(&self) {
         crate::support::eventually("readiness", async || (self.admin("readyz").await.0 == 200).then_some(()))
             .await;
     }
@@ -394,7 +394,8 @@ pub(crate) fn issue(folder: &Path, role: Role, name: &str) {
     }
 }
 
-fn stored(folder: &Path, name: &str, keys: &str) -> String {
+/// Keys of a role that keeps its store in the folder, with more keys of `[store]`.
+pub(crate) fn stored(folder: &Path, name: &str, keys: &str) -> String {
     let store = folder.join(name).join("data");
     format!("[store]\ndirectory = {store:?}\n{keys}[transfer]\nlisten = \"127.0.0.1:0\"\n")
 }

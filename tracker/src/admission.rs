@@ -92,6 +92,7 @@ mod tests {
             added: Cow::Borrowed(&[]),
             removed: Cow::Borrowed(&[]),
             everything: false,
+            sequence: 0,
         }
     }
 

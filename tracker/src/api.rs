@@ -20,7 +20,7 @@ use serde::de::DeserializeOwned;
 use shoal_control::message::{
     AnnounceRequest, CertificateReply, FindReply, FindRequest, LeaveRequest, RenewRequest, path,
 };
-use shoal_control::{Announced, ErrorReply};
+use shoal_control::{Announced, ErrorReply, Sharing};
 use shoal_core::{Digest, PeerAddress, Role};
 use shoal_http::{ClientCertificate, RemoteAddress};
 use shoal_identity::{Authority, Identity, Peer};
@@ -34,6 +34,8 @@ use crate::handout::Policy;
 use crate::metainfo::{Answer, Library};
 use crate::metrics::Metrics;
 use crate::refusal::Refusal;
+use crate::shared::Shared as SharedState;
+use crate::state::replica::Event;
 use crate::state::{Memory, State};
 
 /// What the handlers share.
@@ -48,6 +50,8 @@ pub(crate) struct Api {
     announces: Semaphore,
     /// Who gives nodes their next certificate, if this tracker does.
     registrar: Option<Arc<Registrar>>,
+    /// Those with whom this tracker shares its state, if it does.
+    shared: Option<Arc<SharedState>>,
     metrics: Metrics,
 }
 
@@ -73,8 +77,8 @@ impl Api {
         library: Library,
         registrar: Option<Arc<Registrar>>,
         metrics: Metrics,
-    ) -> Arc<Self> {
-        Arc::new(Self {
+    ) -> Self {
+        Self {
             identity,
             state,
             library,
@@ -82,8 +86,14 @@ impl Api {
             announce_interval: config.announce_interval,
             announces: Semaphore::new(MAX_ANNOUNCES),
             registrar,
+            shared: None,
             metrics,
-        })
+        }
+    }
+
+    /// The same, with others who are told what it is told.
+    pub(crate) fn sharing(self, shared: Option<Arc<SharedState>>) -> Self {
+        Self { shared, ..self }
     }
 
     async fn find(&self, caller: &Caller, request: &FindRequest) -> Result<Response, Refusal> {
@@ -110,24 +120,49 @@ impl Api {
     }
 
     fn announce(&self, caller: &Caller, request: AnnounceRequest<'_>) -> Result<Announced, Refusal> {
+        let sequence = request.sequence;
         let announce = admit(&caller.peer, caller.source, request)?;
-        let (outcome, counts) = {
+        let now = Instant::now().into_std();
+        let (outcome, sequence, event, counts) = {
             let mut state = lock(&self.state);
-            (state.announce(Instant::now().into_std(), announce), state.counts())
+            let (outcome, sequence, event) = match &self.shared {
+                None => (state.announce(now, announce), 0, None),
+                Some(_) => {
+                    let heard = state.hear(now, clock(), sequence, announce);
+                    (heard.outcome, heard.version, heard.event)
+                }
+            };
+            (outcome, sequence, event, state.counts())
         };
         self.metrics.observe(counts);
+        self.tell_others(event);
         let interval_ms = u64::try_from(self.announce_interval.as_millis()).unwrap_or(u64::MAX);
         let revocations = self.identity.revocations().map_or(0, |list| list.number());
-        Ok(Announced { interval_ms, send_all: outcome? == Memory::Missing, revocations })
+        let sharing = self.shared.as_ref().map_or(Sharing::Own, |shared| shared.sharing());
+        Ok(Announced { interval_ms, send_all: outcome? == Memory::Missing, revocations, sharing, sequence })
     }
 
-    fn leave(&self, caller: &Caller) {
-        let counts = {
+    fn tell_others(&self, event: Option<Event>) {
+        if let (Some(shared), Some(event)) = (&self.shared, event) {
+            shared.publish(event);
+        }
+    }
+
+    fn leave(&self, caller: &Caller, sequence: u64) {
+        let id = caller.peer.id;
+        let (event, counts) = {
             let mut state = lock(&self.state);
-            state.leave(&caller.peer.id);
-            state.counts()
+            let event = match &self.shared {
+                None => {
+                    state.leave(&id);
+                    None
+                }
+                Some(_) => state.hear_leave(Instant::now().into_std(), clock(), sequence, id),
+            };
+            (event, state.counts())
         };
         self.metrics.observe(counts);
+        self.tell_others(event);
     }
 }
 
@@ -154,6 +189,11 @@ pub(crate) fn router(api: Arc<Api>) -> Router {
 /// The lock of the state: each use leaves it whole, so a panic elsewhere is no reason to stop.
 pub(crate) fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Microseconds since 1970, by the clock of this host: only for nodes that do not number what they say.
+fn clock() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_micros() as u64)
 }
 
 type Shared = axum::extract::State<Arc<Api>>;
@@ -188,10 +228,10 @@ async fn announce(
 async fn leave(
     axum::extract::State(api): Shared,
     caller: Caller,
-    Body(LeaveRequest {}): Body<LeaveRequest>,
+    Body(LeaveRequest { sequence }): Body<LeaveRequest>,
 ) -> Json<LeaveRequest> {
-    api.leave(&caller);
-    Json(LeaveRequest {})
+    api.leave(&caller, sequence);
+    Json(LeaveRequest::default())
 }
 
 /// Whoever may connect may ask, trackers too: what a node gets is what it has, for longer.

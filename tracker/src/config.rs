@@ -8,6 +8,7 @@ use serde::Deserialize;
 
 use crate::enrolment::Enrolment;
 use crate::handout::Policy;
+use crate::shared::Redis;
 use crate::state::Limits;
 
 /// A tracker's configuration.
@@ -27,6 +28,8 @@ pub struct Config {
     pub identity: shoal_identity::Config,
     /// How nodes get their certificates here. Default: not at all; they have them from `shoal ca issue`, or from elsewhere.
     pub enrolment: Option<Enrolment>,
+    /// The server through which several trackers share their state. Default: none; this one keeps what it is told.
+    pub redis: Option<Redis>,
     /// Limits of the listener. Each node keeps a connection, so there is room for `limits.max_nodes` and a quarter more,
     /// whatever `max_connections` is.
     pub http: shoal_http::Limits,
@@ -75,6 +78,9 @@ pub enum ConfigError {
         /// As configured.
         announce_interval: Duration,
     },
+    /// State cannot be shared like that.
+    #[error("{0}")]
+    Redis(&'static str),
     /// A number that cannot work.
     #[error("{0} must not be 0")]
     Zero(&'static str),
@@ -97,6 +103,7 @@ impl Default for Config {
             admin: SocketAddr::from((Ipv4Addr::LOCALHOST, 15005)),
             identity: shoal_identity::Config::at("/etc/shoal/identity"),
             enrolment: None,
+            redis: None,
             http: shoal_http::Limits::default(),
             limits: Limits::default(),
             announce_interval: Duration::from_secs(20),
@@ -146,6 +153,9 @@ impl Config {
         ];
         if let Some((field, _, max)) = maxima.into_iter().find(|(_, value, max)| value > max) {
             return Err(ConfigError::TooMuch { field, max });
+        }
+        if let Some(redis) = &self.redis {
+            redis.check().map_err(ConfigError::Redis)?;
         }
         if self.lease < self.announce_interval * 2 {
             return Err(ConfigError::Lease { lease: self.lease, announce_interval: self.announce_interval });

@@ -1,7 +1,7 @@
 //! The tracker: introduces peers to each other.
 //!
 //! A find answers in one round trip with a blob's metainfo and whom to ask for its pieces. What the tracker knows is in
-//! memory and on lease: a restarted one asks every node for everything at its next announce. Who a caller is comes from
+//! memory and on lease (shared with other trackers, if so configured): a restarted one asks every node for everything at its next announce. Who a caller is comes from
 //! its certificate, never from what it says. Deciding ([`state`], [`handout`]) is pure, with time and chance as arguments;
 //! only the rest does I/O. It does not verify blobs or route pieces, and keeps nothing of it on disk.
 
@@ -14,6 +14,7 @@ pub mod handout;
 mod metainfo;
 mod metrics;
 mod refusal;
+mod shared;
 pub mod state;
 
 use std::net::SocketAddr;
@@ -34,6 +35,8 @@ use crate::enrolment::Registrar;
 pub use crate::enrolment::{Enrolment, EnrolmentError};
 use crate::metainfo::Library;
 use crate::metrics::Metrics;
+pub use crate::shared::Redis;
+use crate::shared::Shared;
 use crate::state::State;
 
 /// A tracker at work.
@@ -44,6 +47,7 @@ pub struct Tracker {
     _upkeep: Upkeep,
     overlay: Option<Overlay>,
     sweeper: AbortOnDropHandle<()>,
+    _sharing: Option<shared::Running>,
     grace: Duration,
 }
 
@@ -122,8 +126,10 @@ impl Tracker {
         let upkeep = upkeep(&identity, &config.identity, registrar.clone());
         let sweeper =
             tokio::spawn(sweep(Arc::clone(&state), metrics.clone(), config.lease / SWEEPS_PER_LEASE));
-        let api = Api::new(&config, identity.clone(), Arc::clone(&state), library, registrar, metrics);
-        let running = server.serve(api::router(api));
+        let sharing = Shared::start(&config, &state, registry)?;
+        let shared = sharing.as_ref().map(|running| Arc::clone(&running.shared));
+        let api = Api::new(&config, identity.clone(), state, library, registrar, metrics).sharing(shared);
+        let running = server.serve(api::router(Arc::new(api)));
         let overlay = join_overlay(&config, identity, running.local_address(), registry).await?;
         Ok(Self {
             running,
@@ -131,6 +137,7 @@ impl Tracker {
             overlay,
             _upkeep: upkeep,
             sweeper: AbortOnDropHandle::new(sweeper),
+            _sharing: sharing,
             grace: config.shutdown_grace,
         })
     }

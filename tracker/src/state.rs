@@ -15,6 +15,7 @@ use slab::Slab;
 
 use crate::handout::{Asker, Candidates, Policy, handout};
 use holders::{Holders, Key, Stake};
+use replica::Versions;
 
 /// What a tracker knows.
 #[derive(Debug)]
@@ -28,6 +29,8 @@ pub struct State {
     holdings: usize,
     /// Every [`Stake::Asked`] there is, those that end first in front.
     asked: BTreeSet<(Instant, Key, Digest)>,
+    /// What was said last of each node, where others say it too.
+    versions: Versions,
 }
 
 /// Limits of what is kept. Beyond them a node is told so, and what is known stays.
@@ -114,6 +117,7 @@ impl State {
             origins: BTreeMap::new(),
             holdings: 0,
             asked: BTreeSet::new(),
+            versions: Versions::default(),
         }
     }
 
@@ -164,6 +168,7 @@ impl State {
         for key in gone {
             self.forget(key);
         }
+        self.versions.sweep(now);
         while self.asked.first().is_some_and(|(until, ..)| *until <= now)
             && let Some((_, key, digest)) = self.asked.pop_first()
         {
@@ -350,5 +355,6 @@ impl Default for Limits {
 }
 
 pub(crate) mod holders;
+pub(crate) mod replica;
 #[cfg(test)]
 mod tests;

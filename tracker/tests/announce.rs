@@ -247,21 +247,30 @@ async fn the_announcer_tells_a_restarted_tracker_everything() {
 }
 
 #[tokio::test]
-async fn the_announcer_goes_to_the_next_tracker_and_back_with_everything() {
+async fn each_of_several_trackers_knows_its_share_and_more_while_another_is_away() {
     let cluster = Cluster::new();
-    let first = cluster.tracker(quick()).await;
-    let second = cluster.tracker(quick()).await;
-    let agent =
-        Announcing::start(cluster.agent("agent", &[&first, &second]), vec![complete(Digest::sha256(BLOB))]);
+    let mut trackers =
+        [cluster.tracker(quick()).await, cluster.tracker(quick()).await, cluster.tracker(quick()).await];
+    let holdings: Vec<_> = (0..60u8).map(|number| complete(Digest::sha256(&[number]))).collect();
+    let node = cluster.agent("agent", &trackers.each_ref());
+    let agent = Announcing::start(node, holdings);
     agent.settled().await;
     let entries = |tracker: &support::TestTracker| tracker.metric("shoal_tracker_swarm_entries", "");
-    assert_eq!((entries(&first), entries(&second)), (1.0, 0.0));
+    let sum = |trackers: &[support::TestTracker]| trackers.iter().map(entries).sum::<f64>();
+    assert_eq!(sum(&trackers), 120.0, "each blob is known to two");
+    assert!(trackers.iter().all(|tracker| entries(tracker) < 60.0));
 
-    let listen = first.tracker.local_address();
-    first.tracker.shutdown().await;
-    eventually("the second tracker knows all", || async { entries(&second) == 1.0 }).await;
+    let [first, others @ ..] = &mut trackers;
+    let (listen, share) = (first.tracker.local_address(), entries(first));
+    let stopped = std::mem::replace(first, cluster.tracker(quick()).await);
+    stopped.tracker.shutdown().await;
+    eventually("the others know all between them", || async { sum(others) == 120.0 }).await;
     agent.add(complete(Digest::sha256(b"another")));
     agent.settled().await;
-    let first = cluster.tracker(Config { listen, ..quick() }).await;
-    eventually("the first tracker knows all again", || async { entries(&first) == 2.0 }).await;
+    assert_eq!(sum(others), 122.0);
+    agent.remove(Digest::sha256(b"another"));
+    *first = cluster.tracker(Config { listen, ..quick() }).await;
+    eventually("the first knows its share again", || async { entries(first) == share }).await;
+    agent.settled().await;
+    assert_eq!(sum(others), 120.0, "what the others know beside their share is true");
 }

@@ -51,6 +51,16 @@ pub enum ControlError {
         /// What was configured.
         url: String,
     },
+    /// More servers than a node may have.
+    #[error(
+        "{count} trackers are configured, of which each node tells every one that it is there: name {max} at most"
+    )]
+    TooMany {
+        /// How many are configured.
+        count: usize,
+        /// How many may be.
+        max: usize,
+    },
     /// The HTTP client cannot be set up.
     #[error("cannot set up the HTTP client")]
     Client(#[source] reqwest::Error),

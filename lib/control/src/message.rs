@@ -71,6 +71,10 @@ pub struct AnnounceRequest<'a> {
     /// Whether `added` replaces all that the sender announced before.
     #[serde(default)]
     pub everything: bool,
+    /// Greater than that of whatever the sender said before, to any tracker: microseconds since 1970 by its clock, more or less.
+    /// 0: it does not count.
+    #[serde(default)]
+    pub sequence: u64,
 }
 
 /// One blob of an announce.
@@ -127,11 +131,35 @@ pub struct Announced {
     /// The number of the revocation list that the tracker has; 0: none. Who has an older one asks for it.
     #[serde(default)]
     pub revocations: u64,
+    /// Who else knows what this tracker is told.
+    #[serde(default)]
+    pub sharing: Sharing,
+    /// The latest `sequence` of this node that the trackers know: the next must be greater. 0: they know none.
+    #[serde(default)]
+    pub sequence: u64,
+}
+
+/// Who knows what a tracker is told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Sharing {
+    /// All trackers: it is enough to tell one.
+    Shared,
+    /// All trackers when they can share again; until then only those that are told. All of them should be told everything.
+    Cut,
+    /// This one: each of the trackers is told of its own share of the blobs.
+    #[default]
+    #[serde(other)]
+    Own,
 }
 
 /// "Hand me out no more."
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
-pub struct LeaveRequest {}
+pub struct LeaveRequest {
+    /// As in an announce.
+    #[serde(default)]
+    pub sequence: u64,
+}
 
 /// Which metainfo: that of a blob (layer or manifest), if it is linked in the repository.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -261,15 +289,18 @@ mod tests {
             added: Cow::Owned(vec![Holding { digest, complete: false }; AnnounceRequest::MAX_CHANGES]),
             removed: Cow::Borrowed(&[]),
             everything: true,
+            sequence: u64::MAX,
         };
         assert!(serde_json::to_vec(&request).unwrap().len() <= AnnounceRequest::MAX_LENGTH);
     }
 
     #[test]
     fn fields_of_newer_versions_are_passed_over() {
-        let text = r#"{"interval_ms": 5, "send_all": false, "weather": "fine"}"#;
+        let text = r#"{"interval_ms": 5, "send_all": false, "weather": "fine", "sharing": "twice"}"#;
         let announced: Announced = serde_json::from_str(text).unwrap();
-        assert_eq!(announced, Announced { interval_ms: 5, send_all: false, revocations: 0 });
+        let (sharing, sequence) = (Sharing::Own, 0);
+        let known = Announced { interval_ms: 5, send_all: false, revocations: 0, sharing, sequence };
+        assert_eq!(announced, known);
     }
 
     #[test]

@@ -9,7 +9,8 @@ use shoal_identity::Identity;
 
 use crate::error::{ControlError, Nonsense};
 use crate::message::{TagReply, TagsReply, path};
-use crate::servers::{Call, Server, ServerUrl, Servers, Start};
+use crate::server_url::ServerUrl;
+use crate::servers::{Call, Server, Servers, Start};
 
 /// Asks an origin, or the next of several when one is away. Clones share their connections.
 #[derive(Clone, Debug)]

@@ -8,13 +8,14 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, Url};
+use reqwest::{Client, Method, RequestBuilder, Response, StatusCode};
 use shoal_core::{PeerId, Role};
 use shoal_identity::Identity;
 use tokio::time::Instant;
 
 use crate::error::{ControlError, Failure, Nonsense};
 use crate::message::ErrorReply;
+use crate::server_url::ServerUrl;
 
 /// How long an agent waits for the control plane before it answers the runtime (a manifest: 404 within 5 s in all).
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(3);
@@ -31,14 +32,10 @@ const MAX_IDLE_CONNECTIONS: usize = 8;
 /// What is spoken.
 const PROTOCOLS: &[&[u8]] = &[b"h2", b"http/1.1"];
 /// How much of a server's own words an error keeps, in characters.
-const MAX_REASON_LENGTH: usize = 300;
+pub(crate) const MAX_REASON_LENGTH: usize = 300;
 
 /// Servers that were learned of beside the configured ones: a cluster has a handful, and each that is away costs time.
 const MAX_LEARNED: usize = 8;
-
-/// The address of a tracker or of an origin's API: `https://host:port`, and nothing more.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ServerUrl(Url);
 
 /// The servers, and which of them answered last. Clones share connections and that knowledge.
 #[derive(Clone, Debug)]
@@ -96,34 +93,10 @@ struct Reply {
 pub(crate) enum Start {
     /// The one that answered last: somebody waits for the answer.
     LastGood,
-    /// The first of the list: so that all nodes meet again at the same one after it was away.
+    /// The first of the list.
     First,
-}
-
-impl ServerUrl {
-    /// Reads `https://host:port`; a slash at the end is allowed.
-    pub fn parse(text: &str) -> Result<Self, ControlError> {
-        let error = || ControlError::Address { url: text.chars().take(MAX_REASON_LENGTH).collect() };
-        let url = Url::parse(text).map_err(|_| error())?;
-        let bare = url.path() == "/" && url.query().is_none() && url.fragment().is_none();
-        let anonymous = url.username().is_empty() && url.password().is_none();
-        if url.scheme() != "https" || !url.has_host() || !bare || !anonymous {
-            return Err(error());
-        }
-        Ok(Self(url))
-    }
-
-    /// The same as text.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        self.0.as_str().trim_end_matches('/')
-    }
-
-    fn with_path(&self, path: &str) -> Url {
-        let mut url = self.0.clone();
-        url.set_path(path);
-        url
-    }
+    /// The one at that place, if there is one; else the first.
+    At(usize),
 }
 
 impl Known {
@@ -145,8 +118,19 @@ impl Servers {
     }
 
     fn over(http: Http, urls: Vec<String>) -> Result<Self, ControlError> {
-        let urls = urls.into_iter().map(|url| ServerUrl::parse(&url)).collect::<Result<_, _>>()?;
-        Ok(Self { http, urls: Known::share(urls), last_good: Arc::default(), timeout: REQUEST_TIMEOUT })
+        let mut known: Vec<ServerUrl> = Vec::new();
+        for url in urls {
+            let url = ServerUrl::parse(&url)?;
+            if !known.contains(&url) {
+                known.push(url);
+            }
+        }
+        Ok(Self {
+            http,
+            urls: Known::share(known.into()),
+            last_good: Arc::default(),
+            timeout: REQUEST_TIMEOUT,
+        })
     }
 
     /// Other servers of the same kind, over the same connections.
@@ -164,7 +148,7 @@ impl Servers {
         }
     }
 
-    fn urls(&self) -> Arc<[ServerUrl]> {
+    pub(crate) fn urls(&self) -> Arc<[ServerUrl]> {
         self.urls.read().unwrap_or_else(PoisonError::into_inner).urls.clone()
     }
 
@@ -192,12 +176,7 @@ impl Servers {
                 break;
             }
             let servers_left = u32::try_from(count - tried).unwrap_or(u32::MAX);
-            let outcome = self.ask_one(call, index, left.min(MIN_ATTEMPT.max(left / servers_left))).await;
-            let answer = outcome.and_then(|Reply { body, id }| match read(body) {
-                Ok(answer) => Ok((answer, Server { index, id })),
-                Err(source) => Err(self.malformed(call, index, source)),
-            });
-            match answer {
+            match self.ask_at(call, index, left.min(MIN_ATTEMPT.max(left / servers_left)), &read).await {
                 Ok(answer) => {
                     self.last_good.store(index, Ordering::Relaxed);
                     return Ok(answer);
@@ -215,18 +194,45 @@ impl Servers {
         Err(last.unwrap_or_else(|| self.nobody(call)))
     }
 
-    /// Tells every server, as far as the time goes; it is enough that one answers.
-    pub(crate) async fn tell_all(&self, call: &Call<'_>) -> Result<(), ControlError> {
-        let deadline = Instant::now() + self.timeout;
-        let mut outcome = Err(self.nobody(call));
-        for index in 0..self.urls().len() {
-            let left = deadline.saturating_duration_since(Instant::now());
-            let told = self.ask_one(call, index, left.min(MIN_ATTEMPT)).await;
-            if outcome.is_err() {
-                outcome = told.map(drop);
+    /// Asks those from that place on, in order.
+    pub(crate) async fn ask_from<T>(
+        &self,
+        call: &Call<'_>,
+        first: usize,
+        read: impl Fn(Bytes) -> Result<T, Nonsense>,
+    ) -> Result<(T, Server), ControlError> {
+        let mut last = ControlError::Unavailable {
+            what: call.what.clone(),
+            url: self.url(usize::MAX),
+            source: Failure::NoServer,
+        };
+        for index in first..self.urls().len() {
+            match self.ask_at(call, index, MIN_ATTEMPT, &read).await {
+                Err(error) if !error.is_final() => last = error,
+                answer => return answer,
             }
         }
-        outcome
+        Err(last)
+    }
+
+    /// Asks that server alone.
+    pub(crate) async fn ask_at<T>(
+        &self,
+        call: &Call<'_>,
+        index: usize,
+        timeout: Duration,
+        read: impl Fn(Bytes) -> Result<T, Nonsense>,
+    ) -> Result<(T, Server), ControlError> {
+        let Reply { body, id } = self.ask_one(call, index, timeout).await?;
+        let answer = read(body).map_err(|source| self.malformed(call, index, source))?;
+        Ok((answer, Server { index, id }))
+    }
+
+    /// Tells every server at the same time; it is enough that one answers.
+    pub(crate) async fn tell_all(&self, call: &Call<'_>) -> Result<(), ControlError> {
+        let tell = async |index| self.ask_one(call, index, self.timeout).await.map(drop);
+        let told = futures_util::future::join_all((0..self.urls().len()).map(tell)).await;
+        told.into_iter().reduce(Result::or).unwrap_or_else(|| Err(self.nobody(call)))
     }
 
     async fn ask_one(&self, call: &Call<'_>, index: usize, timeout: Duration) -> Result<Reply, ControlError> {
@@ -247,6 +253,8 @@ impl Servers {
         let first = match start {
             Start::LastGood => self.last_good.load(Ordering::Relaxed),
             Start::First => 0,
+            Start::At(place) if place < count => place,
+            Start::At(_) => 0,
         };
         (0..count).map(move |offset| (first + offset) % count)
     }
@@ -285,7 +293,7 @@ impl Servers {
         ControlError::Unavailable { what: call.what.clone(), url: self.url(index), source }
     }
 
-    fn nobody(&self, call: &Call<'_>) -> ControlError {
+    pub(crate) fn nobody(&self, call: &Call<'_>) -> ControlError {
         let source = if self.urls().is_empty() { Failure::NoServer } else { Failure::OutOfTime };
         self.unavailable(call, 0, source)
     }
@@ -363,30 +371,5 @@ fn reason(status: StatusCode, body: &[u8]) -> String {
     match serde_json::from_slice::<ErrorReply>(body) {
         Ok(reply) => reply.error.chars().take(MAX_REASON_LENGTH).collect(),
         Err(_) => status.canonical_reason().unwrap_or("no reason given").to_owned(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_bare_https_addresses_are_servers() {
-        for good in ["https://tracker:15003", "https://10.0.0.1:1/", "https://[::1]:15003", "https://tracker"]
-        {
-            assert!(ServerUrl::parse(good).is_ok(), "{good} was refused");
-        }
-        for bad in [
-            "",
-            "tracker:15003",
-            "http://tracker:1",
-            "https://",
-            "https://u:p@tracker",
-            "https://tracker/path",
-            "https://tracker?x",
-            "https://tracker#x",
-        ] {
-            assert!(ServerUrl::parse(bad).is_err(), "{bad} was accepted");
-        }
     }
 }

@@ -1,6 +1,7 @@
 //! The client of trackers.
 
 use std::borrow::Cow;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use reqwest::Method;
@@ -13,12 +14,23 @@ use crate::message::{
     AnnounceRequest, Announced, CertificateReply, FindReply, FindRequest, Holding, LeaveRequest,
     RenewRequest, path,
 };
-use crate::servers::{Call, ServerUrl, Servers, Start};
+use crate::rendezvous::{MAX_TRACKERS, Places, Rendezvous};
+use crate::server_url::ServerUrl;
+use crate::servers::{Call, REQUEST_TIMEOUT, Servers, Start};
+use clock::Clock;
+use standing::Standings;
 
-/// Asks a tracker, or the next of several when one is away. Clones share their connections.
+/// Asks trackers: for a blob those to which it belongs, for anything else any that answers. Clones share their connections.
 #[derive(Clone, Debug)]
 pub struct TrackerClient {
     servers: Servers,
+    /// Who the caller is.
+    id: PeerId,
+    rendezvous: Arc<Rendezvous>,
+    standings: Arc<Standings>,
+    clock: Arc<Clock>,
+    /// The number of the latest revocation list, and which tracker said it.
+    latest_list: Arc<Mutex<(u64, usize)>>,
 }
 
 /// A tracker's answer for one blob.
@@ -43,9 +55,22 @@ pub(crate) struct Announcement<'a> {
 }
 
 impl TrackerClient {
-    /// A client of the trackers at `https://host:port` each. Without any, every question is answered by `Unavailable`.
+    /// A client of the trackers at `https://host:port` each, at most [`MAX_TRACKERS`]. Without any, every question is answered
+    /// by `Unavailable`.
     pub fn new(identity: &Identity, trackers: Vec<String>) -> Result<Self, ControlError> {
-        Ok(Self { servers: Servers::new(identity, Role::Tracker, trackers)? })
+        let servers = Servers::new(identity, Role::Tracker, trackers)?;
+        let urls = servers.urls();
+        if urls.len() > MAX_TRACKERS {
+            return Err(ControlError::TooMany { count: urls.len(), max: MAX_TRACKERS });
+        }
+        Ok(Self {
+            servers,
+            id: identity.id(),
+            rendezvous: Arc::new(Rendezvous::new(urls.iter())),
+            standings: Arc::default(),
+            clock: Arc::default(),
+            latest_list: Arc::default(),
+        })
     }
 
     /// A tracker that proved itself said that it is there, too: asked after those that are configured. Only a few are kept.
@@ -64,8 +89,8 @@ impl TrackerClient {
     ) -> Result<Found, ControlError> {
         let request = FindRequest { repository: repository.cloned(), digest: *digest };
         let call = post(path::FIND, &request, FindReply::MAX_LENGTH, crate::origin::blob(repository, digest));
-        let read = |reply| read_found(&reply, digest);
-        let (found, server) = self.servers.ask(&call, Start::LastGood, read).await?;
+        let plan = self.plan(digest);
+        let (found, server) = self.ask_owners(&call, plan, |reply| read_found(&reply, digest)).await?;
         Ok(Found { bearer: server.id, ..found })
     }
 
@@ -82,25 +107,61 @@ impl TrackerClient {
         everything: bool,
     ) -> Result<Announced, ControlError> {
         let announcement = Announcement { address, api, added, removed, everything };
-        Ok(self.announce_somewhere(announcement).await?.0)
+        let call = self.announcement(announcement);
+        let (announced, server) = self.servers.ask(&call, Start::First, read_announced).await?;
+        Ok(self.heed(announced, server.index))
     }
 
-    /// The same, and which of the trackers took it: another than the last time does not know the rest.
-    pub(crate) async fn announce_somewhere(
+    /// The same to that tracker alone, or for the place after the configured ones to any of those that were learned of. Says
+    /// which of them took it.
+    pub(crate) async fn announce_at(
         &self,
+        place: usize,
         announcement: Announcement<'_>,
     ) -> Result<(Announced, usize), ControlError> {
+        let call = self.announcement(announcement);
+        let (announced, server) = if place < self.rendezvous.len() {
+            self.servers.ask_at(&call, place, REQUEST_TIMEOUT, read_announced).await?
+        } else {
+            self.servers.ask_from(&call, place, read_announced).await?
+        };
+        self.standings.answered(server.index);
+        Ok((self.heed(announced, server.index), server.index))
+    }
+
+    /// The configured trackers that are taken for alive by whoever announces this node.
+    pub(crate) fn rely_on(&self, live: Places) {
+        self.standings.rely_on(Places::first(self.rendezvous.len()).without(live));
+    }
+
+    /// Whether all trackers are told of all blobs; if so, those that also hear what others are told.
+    pub(crate) fn take_any(&self, sharing: Option<Places>) {
+        self.standings.take_any(sharing);
+    }
+
+    pub(crate) fn rendezvous(&self) -> Arc<Rendezvous> {
+        Arc::clone(&self.rendezvous)
+    }
+
+    fn announcement(&self, announcement: Announcement<'_>) -> Call<'static> {
         let request = AnnounceRequest {
             address: Cow::Borrowed(announcement.address),
             api: announcement.api.map(Cow::Borrowed),
             added: Cow::Borrowed(announcement.added),
             removed: Cow::Borrowed(announcement.removed),
             everything: announcement.everything,
+            sequence: self.clock.next(),
         };
-        let call = post(path::ANNOUNCE, &request, SMALL_REPLY, "announce".to_owned());
-        let read = |reply: Bytes| Ok(serde_json::from_slice(&reply)?);
-        let (announced, server) = self.servers.ask(&call, Start::First, read).await?;
-        Ok((announced, server.index))
+        post(path::ANNOUNCE, &request, SMALL_REPLY, "announce".to_owned())
+    }
+
+    fn heed(&self, announced: Announced, index: usize) -> Announced {
+        self.clock.pass(announced.sequence);
+        let mut latest = self.latest_list.lock().unwrap_or_else(PoisonError::into_inner);
+        if announced.revocations >= latest.0 {
+            *latest = (announced.revocations, index);
+        }
+        announced
     }
 
     /// A new certificate (PEM) for this node, from a tracker that holds the authority's key.
@@ -117,13 +178,17 @@ impl TrackerClient {
         let (path, query, body) = (path::REVOCATIONS, Vec::new(), Bytes::new());
         let call = Call { method: Method::GET, path, query, body, max_reply, what };
         let read = |reply: Bytes| String::from_utf8(reply.to_vec()).map_err(|_| Nonsense::Text);
-        Ok(self.servers.ask(&call, Start::First, read).await?.0)
+        // Lists are copied to trackers by hand, so not all have the latest.
+        let (_, place) = *self.latest_list.lock().unwrap_or_else(PoisonError::into_inner);
+        let start = Start::At(place);
+        Ok(self.servers.ask(&call, start, read).await?.0)
     }
 
     /// Says goodbye to every tracker (a lease may be left at any): the node is handed out no more. It is enough that one
     /// answers; the leases of the others run out.
     pub async fn leave(&self) -> Result<(), ControlError> {
-        let call = post(path::LEAVE, &LeaveRequest {}, SMALL_REPLY, "leave".to_owned());
+        let call =
+            post(path::LEAVE, &LeaveRequest { sequence: self.clock.next() }, SMALL_REPLY, "leave".to_owned());
         self.servers.tell_all(&call).await
     }
 }
@@ -141,6 +206,12 @@ pub(crate) fn post(
     Call { method: Method::POST, path, query: Vec::new(), body: body.into(), max_reply, what }
 }
 
+// By value, as all readers of replies take them.
+#[allow(clippy::needless_pass_by_value)]
+fn read_announced(reply: Bytes) -> Result<Announced, Nonsense> {
+    Ok(serde_json::from_slice(&reply)?)
+}
+
 pub(crate) fn read_found(reply: &Bytes, digest: &Digest) -> Result<Found, Nonsense> {
     let mut reply: FindReply<'static> = serde_json::from_slice(reply)?;
     let metainfo = reply.decode_metainfo()?;
@@ -153,3 +224,7 @@ pub(crate) fn read_found(reply: &Bytes, digest: &Digest) -> Result<Found, Nonsen
     }
     Ok(Found { metainfo, peers: reply.peers, bearer: None })
 }
+
+mod clock;
+mod finding;
+mod standing;

@@ -12,7 +12,7 @@ use crate::overlay::gossip::Verdict;
 use crate::overlay::host::Host;
 use crate::overlay::metrics::gauge;
 use crate::overlay::notice::{Notice, NoticeError, Unproved};
-use crate::servers::ServerUrl;
+use crate::server_url::ServerUrl;
 
 /// What became of a notice.
 enum Heard {
