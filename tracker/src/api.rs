@@ -18,9 +18,10 @@ use http::StatusCode;
 use http::request::Parts;
 use serde::de::DeserializeOwned;
 use shoal_control::message::{
-    AnnounceRequest, CertificateReply, FindReply, FindRequest, LeaveRequest, RenewRequest, path,
+    AnnounceRequest, CertificateReply, FindReply, FindRequest, LeaveRequest, News, RenewRequest,
+    UnreachableRequest, path,
 };
-use shoal_control::{Announced, ErrorReply};
+use shoal_control::{Announced, ErrorReply, Seen};
 use shoal_core::{Digest, PeerAddress, Role};
 use shoal_http::{ClientCertificate, RemoteAddress};
 use shoal_identity::{Authority, Identity, Peer};
@@ -34,7 +35,8 @@ use crate::handout::Policy;
 use crate::metainfo::{Answer, Library};
 use crate::metrics::Metrics;
 use crate::refusal::Refusal;
-use crate::state::{Memory, State};
+use crate::state::{Memory, Reported, State};
+use crate::waits::Waits;
 
 /// What the handlers share.
 #[derive(Debug)]
@@ -46,6 +48,10 @@ pub(crate) struct Api {
     announce_interval: Duration,
     /// Announces that may be in memory at once: they are the only large requests.
     announces: Semaphore,
+    /// Finds that wait for somebody new.
+    waits: Arc<Waits>,
+    /// Names this life of the tracker to those who ask again.
+    life: u64,
     /// Who gives nodes their next certificate, if this tracker does.
     registrar: Option<Arc<Registrar>>,
     metrics: Metrics,
@@ -81,41 +87,102 @@ impl Api {
             policy: config.handout.clone(),
             announce_interval: config.announce_interval,
             announces: Semaphore::new(MAX_ANNOUNCES),
+            waits: Arc::default(),
+            life: rand::random(),
             registrar,
             metrics,
         })
     }
 
-    async fn find(&self, caller: &Caller, request: &FindRequest) -> Result<Response, Refusal> {
+    /// Who waits here for somebody new.
+    pub(crate) fn waits(&self) -> Arc<Waits> {
+        Arc::clone(&self.waits)
+    }
+
+    /// Answers at once, or when there is somebody new if that is what was asked for. Who waits holds no metainfo.
+    async fn find(&self, caller: &Caller, mut request: FindRequest) -> Result<Response, Refusal> {
+        if let Some(news) = request.news.take() {
+            self.look_up(&request).await?;
+            self.join(&caller.peer, request.digest);
+            self.wait(&caller.peer, request.digest, news).await;
+        }
+        let metainfo = self.look_up(&request).await?;
+        let (peers, seen) = self.introduce(&caller.peer, request.digest);
+        Ok(Json(FindReply { metainfo: Cow::Borrowed(&metainfo), peers, seen: Some(seen) }).into_response())
+    }
+
+    async fn look_up(&self, request: &FindRequest) -> Result<Arc<str>, Refusal> {
         let digest = request.digest;
         let origins = || lock(&self.state).origin_apis(Instant::now().into_std());
-        match self.library.find(request, origins).await {
-            Answer::NotFound => Err(Refusal::NotFound(digest)),
-            Answer::Unavailable(reason) => Err(Refusal::Unavailable { digest, reason }),
-            Answer::Found(metainfo) => {
-                let peers = self.introduce(&caller.peer, digest);
-                Ok(Json(FindReply { metainfo: Cow::Borrowed(&metainfo), peers }).into_response())
+        match tokio::time::timeout(REQUEST_TIME_LIMIT, self.library.find(request, origins)).await {
+            Ok(Answer::Found(metainfo)) => Ok(metainfo),
+            Ok(Answer::NotFound) => Err(Refusal::NotFound(digest)),
+            Ok(Answer::Unavailable(reason)) => Err(Refusal::Unavailable { digest, reason }),
+            Err(_) => Err(Refusal::TooSlow),
+        }
+    }
+
+    async fn wait(&self, peer: &Peer, digest: Digest, News { seen, wait_ms }: News) {
+        let wait = Duration::from_millis(wait_ms.min(FindRequest::MAX_WAIT_MS));
+        // What another tracker knew, or this one in another life, says nothing here.
+        let since = if seen.tracker == self.life { seen.arrivals } else { 0 };
+        let look = || lock(&self.state).has_news(&self.policy, &peer.id, &digest, since);
+        self.waits.until(peer.id, digest, wait, look).await;
+    }
+
+    /// Whom the caller meets; and from now on others meet it.
+    fn introduce(&self, peer: &Peer, digest: Digest) -> (Vec<PeerAddress>, Seen) {
+        self.join(peer, digest);
+        let now = Instant::now().into_std();
+        let mut state = lock(&self.state);
+        let seen = Seen { tracker: self.life, arrivals: state.arrivals() };
+        let peers = state.meet(now, &self.policy, peer.id, &digest, &mut rand::rng());
+        state.handed(&peer.id, &peers);
+        (peers, seen)
+    }
+
+    fn join(&self, peer: &Peer, digest: Digest) {
+        if peer.role == Role::Agent {
+            let is_news = {
+                let mut state = lock(&self.state);
+                let before = state.arrivals();
+                state.join(Instant::now().into_std(), &peer.id, digest);
+                state.arrivals() > before
+            };
+            if is_news {
+                self.waits.ring([digest]);
             }
         }
     }
 
-    /// Whom the caller meets; and from now on others meet it.
-    fn introduce(&self, peer: &Peer, digest: Digest) -> Vec<PeerAddress> {
+    fn unreachable(&self, caller: &Caller, request: &UnreachableRequest) {
         let now = Instant::now().into_std();
-        let mut state = lock(&self.state);
-        if peer.role == Role::Agent {
-            state.join(now, &peer.id, digest);
+        for peer in request.peers.iter().take(UnreachableRequest::MAX_PEERS) {
+            let reported = lock(&self.state).unreachable(now, &caller.peer.id, caller.source, peer);
+            self.metrics.reported(reported);
+            if let Reported::Removed(scope) = reported {
+                tracing::warn!(%peer, ?scope, "node is handed out no more: others cannot reach its peer port");
+            }
         }
-        state.meet(now, &self.policy, peer.id, &digest, &mut rand::rng())
     }
 
     fn announce(&self, caller: &Caller, request: AnnounceRequest<'_>) -> Result<Announced, Refusal> {
         let announce = admit(&caller.peer, caller.source, request)?;
-        let (outcome, counts) = {
+        let (now, id) = (Instant::now().into_std(), caller.peer.id);
+        let added: Vec<_> = announce.added.iter().map(|holding| holding.digest).collect();
+        let (outcome, counts, is_news, may_have_any) = {
             let mut state = lock(&self.state);
-            (state.announce(Instant::now().into_std(), announce), state.counts())
+            let may_have_any = caller.peer.role == Role::Origin || state.is_removed(now, &id);
+            let before = state.arrivals();
+            let outcome = state.announce(now, announce);
+            (outcome, state.counts(), state.arrivals() > before, may_have_any)
         };
         self.metrics.observe(counts);
+        match (is_news, may_have_any) {
+            (true, true) => self.waits.ring_all(),
+            (true, false) => self.waits.ring(added),
+            (false, _) => {}
+        }
         let interval_ms = u64::try_from(self.announce_interval.as_millis()).unwrap_or(u64::MAX);
         let revocations = self.identity.revocations().map_or(0, |list| list.number());
         Ok(Announced { interval_ms, send_all: outcome? == Memory::Missing, revocations })
@@ -135,10 +202,10 @@ impl Api {
 pub(crate) fn router(api: Arc<Api>) -> Router {
     let limited = |limit| DefaultBodyLimit::max(limit);
     Router::new()
-        .route(path::FIND, post(find).layer(limited(FindRequest::MAX_LENGTH)))
         .route(path::ANNOUNCE, post(announce).layer(limited(AnnounceRequest::MAX_LENGTH)))
         .route(path::RENEW, post(renew).layer(limited(RenewRequest::MAX_LENGTH)))
         .route(path::REVOCATIONS, get(revocations))
+        .route(path::UNREACHABLE, post(unreachable).layer(limited(UnreachableRequest::MAX_LENGTH)))
         .route(path::LEAVE, post(leave).layer(limited(LeaveRequest::MAX_LENGTH)))
         .fallback(|| async { ErrorReply::response(StatusCode::NOT_FOUND, "a tracker has no such path") })
         .method_not_allowed_fallback(|| async {
@@ -148,6 +215,8 @@ pub(crate) fn router(api: Arc<Api>) -> Router {
             )
         })
         .layer(middleware::from_fn(in_time))
+        // Not under that limit: it may wait, and limits its parts itself.
+        .route(path::FIND, post(find).layer(limited(FindRequest::MAX_LENGTH)))
         .with_state(api)
 }
 
@@ -161,9 +230,13 @@ type Shared = axum::extract::State<Arc<Api>>;
 async fn find(
     axum::extract::State(api): Shared,
     caller: Caller,
-    Body(request): Body<FindRequest>,
+    request: Request,
 ) -> Result<Response, Refusal> {
-    let outcome = api.find(&caller, &request).await;
+    let outcome = match tokio::time::timeout(REQUEST_TIME_LIMIT, Body::read(request)).await {
+        Ok(Ok(Body(request))) => api.find(&caller, request).await,
+        Ok(Err(refusal)) => Err(refusal),
+        Err(_) => Err(Refusal::TooSlow),
+    };
     let result = outcome.as_ref().map_or_else(Refusal::label, |_| "found");
     api.metrics.finds.with_label_values(&[result]).inc();
     outcome
@@ -183,6 +256,15 @@ async fn announce(
     let result = outcome.as_ref().map_or_else(Refusal::label, |_| "taken");
     api.metrics.announces.with_label_values(&[result]).inc();
     outcome.map(Json)
+}
+
+async fn unreachable(
+    axum::extract::State(api): Shared,
+    caller: Caller,
+    Body(request): Body<UnreachableRequest>,
+) -> Json<LeaveRequest> {
+    api.unreachable(&caller, &request);
+    Json(LeaveRequest {})
 }
 
 async fn leave(

@@ -15,6 +15,8 @@ mod metainfo;
 mod metrics;
 mod refusal;
 pub mod state;
+mod view;
+mod waits;
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -35,6 +37,7 @@ pub use crate::enrolment::{Enrolment, EnrolmentError};
 use crate::metainfo::Library;
 use crate::metrics::Metrics;
 use crate::state::State;
+pub use crate::view::View;
 
 /// A tracker at work.
 #[derive(Debug)]
@@ -44,6 +47,7 @@ pub struct Tracker {
     _upkeep: Upkeep,
     overlay: Option<Overlay>,
     sweeper: AbortOnDropHandle<()>,
+    view: View,
     grace: Duration,
 }
 
@@ -102,7 +106,8 @@ impl Tracker {
             return Err(BindError::Role(identity.role()));
         }
         let metrics = Metrics::register(registry)?;
-        let state = Arc::new(Mutex::new(State::new(config.lease, config.limits.clone())));
+        let state =
+            Arc::new(Mutex::new(State::new(config.lease, config.limits.clone()).removing(config.removal)));
         let origins = OriginClient::new(&identity, Vec::new())?;
         let library = Library::new(&config, identity.clone(), origins, metrics.clone());
         let registrar = match config.enrolment.clone() {
@@ -123,6 +128,7 @@ impl Tracker {
         let sweeper =
             tokio::spawn(sweep(Arc::clone(&state), metrics.clone(), config.lease / SWEEPS_PER_LEASE));
         let api = Api::new(&config, identity.clone(), Arc::clone(&state), library, registrar, metrics);
+        let view = View::new(Arc::clone(&state), api.waits());
         let running = server.serve(api::router(api));
         let overlay = join_overlay(&config, identity, running.local_address(), registry).await?;
         Ok(Self {
@@ -131,6 +137,7 @@ impl Tracker {
             overlay,
             _upkeep: upkeep,
             sweeper: AbortOnDropHandle::new(sweeper),
+            view,
             grace: config.shutdown_grace,
         })
     }
@@ -153,6 +160,12 @@ impl Tracker {
         self.overlay.as_ref().map(Overlay::local_address)
     }
 
+    /// What it knows, to look at.
+    #[must_use]
+    pub fn view(&self) -> View {
+        self.view.clone()
+    }
+
     /// Whether it can do its work. A tracker that just started can: it learns who is there from the answers it gives.
     #[must_use]
     pub fn ready(&self) -> bool {
@@ -161,6 +174,7 @@ impl Tracker {
 
     /// Takes no more requests, and lets those in flight end within the grace that is configured.
     pub async fn shutdown(self) {
+        self.view.close();
         if let Some(enrolment) = self.enrolment {
             enrolment.shutdown(self.grace).await;
         }

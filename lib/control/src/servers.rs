@@ -155,6 +155,18 @@ impl Servers {
         Self { http: self.http.clone(), urls, last_good: Arc::default(), timeout }
     }
 
+    /// The same servers for a question that each may think over for so long.
+    pub(crate) fn patient(&self, wait: Duration) -> Self {
+        let count = u32::try_from(self.urls().len()).unwrap_or(u32::MAX);
+        Self { timeout: (self.timeout + wait) * count.max(1), ..self.clone() }
+    }
+
+    /// Asks every server at the same time, each for [`MIN_ATTEMPT`] at most.
+    pub(crate) async fn ask_each(&self, call: &Call<'_>) -> Vec<(String, Result<(), ControlError>)> {
+        let ask = async |index| (self.url(index), self.ask_one(call, index, MIN_ATTEMPT).await.map(drop));
+        futures_util::future::join_all((0..self.urls().len()).map(ask)).await
+    }
+
     /// One more, asked after the others. Whether it is what it says is proved when it is asked.
     pub(crate) fn learn(&self, url: ServerUrl) {
         let mut known = self.urls.write().unwrap_or_else(PoisonError::into_inner);

@@ -1,6 +1,7 @@
 //! The client of trackers.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use bytes::Bytes;
 use reqwest::Method;
@@ -10,8 +11,8 @@ use shoal_identity::{Identity, Revocations};
 
 use crate::error::{ControlError, Nonsense};
 use crate::message::{
-    AnnounceRequest, Announced, CertificateReply, FindReply, FindRequest, Holding, LeaveRequest,
-    RenewRequest, path,
+    AnnounceRequest, Announced, CertificateReply, FindReply, FindRequest, Holding, LeaveRequest, News,
+    RenewRequest, Seen, UnreachableRequest, path,
 };
 use crate::servers::{Call, ServerUrl, Servers, Start};
 
@@ -30,6 +31,8 @@ pub struct Found {
     pub peers: Vec<PeerAddress>,
     /// The tracker that said so.
     pub bearer: Option<PeerId>,
+    /// How much that tracker knew, if it answers again when it knows more.
+    pub seen: Option<Seen>,
 }
 
 /// What one announce says.
@@ -62,11 +65,57 @@ impl TrackerClient {
         repository: Option<&RepositoryName>,
         digest: &Digest,
     ) -> Result<Found, ControlError> {
-        let request = FindRequest { repository: repository.cloned(), digest: *digest };
+        self.find_by(&self.servers, repository, digest, None).await
+    }
+
+    /// The same, answered when somebody is to be met of whom the answer did not know that said `seen`, or after `wait`.
+    pub async fn find_news(
+        &self,
+        repository: Option<&RepositoryName>,
+        digest: &Digest,
+        seen: Seen,
+        wait: Duration,
+    ) -> Result<Found, ControlError> {
+        let wait = wait.min(Duration::from_millis(FindRequest::MAX_WAIT_MS));
+        let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(FindRequest::MAX_WAIT_MS);
+        let news = Some(News { seen, wait_ms });
+        self.find_by(&self.servers.patient(wait), repository, digest, news).await
+    }
+
+    async fn find_by(
+        &self,
+        servers: &Servers,
+        repository: Option<&RepositoryName>,
+        digest: &Digest,
+        news: Option<News>,
+    ) -> Result<Found, ControlError> {
+        let request = FindRequest { repository: repository.cloned(), digest: *digest, news };
         let call = post(path::FIND, &request, FindReply::MAX_LENGTH, crate::origin::blob(repository, digest));
         let read = |reply| read_found(&reply, digest);
-        let (found, server) = self.servers.ask(&call, Start::LastGood, read).await?;
+        let (found, server) = servers.ask(&call, Start::LastGood, read).await?;
         Ok(Found { bearer: server.id, ..found })
+    }
+
+    /// Says that these nodes could not be connected to, at most [`UnreachableRequest::MAX_PEERS`] of them: to every tracker, since
+    /// each believes it of those that it named itself. It is enough that one answers.
+    pub async fn report_unreachable(&self, peers: Vec<PeerId>) -> Result<(), ControlError> {
+        let request = UnreachableRequest { peers };
+        let call = post(path::UNREACHABLE, &request, SMALL_REPLY, "unreachable peers".to_owned());
+        self.servers.tell_all(&call).await
+    }
+
+    /// Asks every tracker for a sign of life, for a second at most; what each said, by its URL.
+    pub async fn probe(&self) -> Vec<(String, Result<(), ControlError>)> {
+        let (path, query, body) = (path::REVOCATIONS, Vec::new(), Bytes::new());
+        let what = "sign of life".to_owned();
+        let call = Call { method: Method::GET, path, query, body, max_reply: Revocations::MAX_LENGTH, what };
+        let answers = self.servers.ask_each(&call).await;
+        // A tracker without a list says that there is none.
+        let alive = |answer| match answer {
+            Err(ControlError::NotFound { .. }) => Ok(()),
+            answer => answer,
+        };
+        answers.into_iter().map(|(url, answer)| (url, alive(answer))).collect()
     }
 
     /// Renews the lease of this node at `address` and tells what changed since the last announce: at most
@@ -151,5 +200,5 @@ fn read_found(reply: &Bytes, digest: &Digest) -> Result<Found, Nonsense> {
     for peer in &mut reply.peers {
         peer.addresses.truncate(AnnounceRequest::MAX_ADDRESSES);
     }
-    Ok(Found { metainfo, peers: reply.peers, bearer: None })
+    Ok(Found { metainfo, peers: reply.peers, bearer: None, seen: reply.seen })
 }
