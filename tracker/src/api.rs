@@ -207,6 +207,9 @@ pub(crate) fn router(api: Arc<Api>) -> Router {
         .route(path::REVOCATIONS, get(revocations))
         .route(path::UNREACHABLE, post(unreachable).layer(limited(UnreachableRequest::MAX_LENGTH)))
         .route(path::LEAVE, post(leave).layer(limited(LeaveRequest::MAX_LENGTH)))
+        .layer(middleware::from_fn(in_time))
+        // Not under that limit: it may wait, and limits its parts itself.
+        .route(path::FIND, post(find).layer(limited(FindRequest::MAX_LENGTH)))
         .fallback(|| async { ErrorReply::response(StatusCode::NOT_FOUND, "a tracker has no such path") })
         .method_not_allowed_fallback(|| async {
             ErrorReply::response(
@@ -214,9 +217,6 @@ pub(crate) fn router(api: Arc<Api>) -> Router {
                 "a tracker is asked by POST, but for /v1/revocations",
             )
         })
-        .layer(middleware::from_fn(in_time))
-        // Not under that limit: it may wait, and limits its parts itself.
-        .route(path::FIND, post(find).layer(limited(FindRequest::MAX_LENGTH)))
         .with_state(api)
 }
 

@@ -224,5 +224,19 @@ async fn a_node_that_enough_others_report_is_found_no_more() {
     }
 }
 
+/// Other questions are given up after 3 s by those who ask, and after 10 s by the tracker.
+#[tokio::test]
+async fn a_find_may_wait_longer_than_any_other_question() {
+    let cluster = Cluster::new();
+    let tracker = cluster.tracker(config()).await;
+    let origin = cluster.origin(&[&tracker], "app", &[BLOB]).await;
+    let asker = cluster.agent("asker", &[&tracker]);
+    asker.announce(&[]).await;
+    let seen = asker.client.find(None, &Digest::sha256(BLOB)).await.unwrap().seen.unwrap();
+    let (peers, took) = wait_for_news(&asker, seen, Duration::from_secs(11)).await;
+    assert_eq!(peers, [origin.node.identity.id()]);
+    assert!(took >= Duration::from_secs(11), "{took:?}");
+}
+
 /// Longer than any test waits for what is to come at once.
 const LONG: Duration = Duration::from_secs(30);

@@ -106,13 +106,13 @@ impl TrackerClient {
 
     /// Asks every tracker for a sign of life, for a second at most; what each said, by its URL.
     pub async fn probe(&self) -> Vec<(String, Result<(), ControlError>)> {
-        let (path, query, body) = (path::REVOCATIONS, Vec::new(), Bytes::new());
+        // A question that costs nothing: finds are asked by POST, and that is the answer.
+        let (path, query, body) = (path::FIND, Vec::new(), Bytes::new());
         let what = "sign of life".to_owned();
-        let call = Call { method: Method::GET, path, query, body, max_reply: Revocations::MAX_LENGTH, what };
+        let call = Call { method: Method::GET, path, query, body, max_reply: SMALL_REPLY, what };
         let answers = self.servers.ask_each(&call).await;
-        // A tracker without a list says that there is none.
         let alive = |answer| match answer {
-            Err(ControlError::NotFound { .. }) => Ok(()),
+            Err(ControlError::NotFound { .. } | ControlError::Denied { status: 405, .. }) => Ok(()),
             answer => answer,
         };
         answers.into_iter().map(|(url, answer)| (url, alive(answer))).collect()
