@@ -1,7 +1,8 @@
 //! Several servers of one kind, of which any will do: each question goes to one after the other until one answers.
 //!
 //! Connections are kept, nothing is redirected, no proxy is taken from the environment, and every reply has a limit
-//! that holds while it is read. The whole question takes at most [`REQUEST_TIMEOUT`], however many servers there are.
+//! that holds while it is read. The whole question takes at most [`REQUEST_TIMEOUT`], however many servers there are; one that
+//! a server may think over takes as much longer at each.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
