@@ -1,4 +1,4 @@
-//! The admin port of every role: `/healthz`, `/readyz`, `/metrics`. Apart from the ports that serve, loopback by default.
+//! The admin port of every role: `/healthz`, `/readyz`, `/metrics`, and what `status` serves. Apart from the ports that serve, loopback by default.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -15,14 +15,20 @@ use shoal_http::{Limits, Running, Server};
 pub type Readiness = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
 
 /// Opens the admin port.
-pub async fn serve(listen: SocketAddr, metrics: Registry, readiness: Readiness) -> anyhow::Result<Running> {
+pub async fn serve(
+    listen: SocketAddr,
+    metrics: Registry,
+    readiness: Readiness,
+    status: Router,
+) -> anyhow::Result<Running> {
     let server = Server::bind(listen, None, Limits::default()).await.with_context(|| {
         format!("cannot listen on {listen} for health and metrics: free it, or set `admin` to another")
     })?;
     let router = Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(async move || ready(&readiness)))
-        .route("/metrics", get(async move || encode(&metrics)));
+        .route("/metrics", get(async move || encode(&metrics)))
+        .merge(status);
     Ok(server.serve(router))
 }
 

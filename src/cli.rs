@@ -8,7 +8,7 @@ use clap::{Args, Parser, Subcommand};
 use shoal_core::Role;
 
 use crate::telemetry::{self, LogFormat};
-use crate::{bench, ca, demo, dev, replay, roles, simulate};
+use crate::{bench, ca, demo, dev, replay, roles, simulate, status};
 
 /// Peer-to-peer storage driver and registry for container images.
 #[derive(Debug, Parser)]
@@ -42,6 +42,12 @@ enum Command {
     Origin(RoleOptions),
     /// Run a tracker: introduces peers to each other.
     Tracker(RoleOptions),
+    /// Show what an agent, an origin or a tracker is and does: trackers that answer, what is stored, what is on its way.
+    Status(status::Options),
+    /// Show whom a role knows: connected peers of an agent or origin with their traffic, all nodes of a tracker.
+    Peers(status::Options),
+    /// Show who has what of a blob: pieces here and at each peer, or all holders at a tracker.
+    Swarm(status::SwarmOptions),
     /// Rehearse a roll-out to thousands of hosts in virtual time, with the engine and the tracker's policy that run in
     /// production, and say how long each host takes.
     Simulate(simulate::Options),
@@ -86,6 +92,9 @@ impl Cli {
             Command::Agent(options) => block_on(roles::agent(options)),
             Command::Origin(options) => block_on(roles::origin(options)),
             Command::Tracker(options) => block_on(roles::tracker(options)),
+            Command::Status(options) => block_on(status::status(options)),
+            Command::Peers(options) => block_on(status::peers(options)),
+            Command::Swarm(options) => block_on(status::swarm(options)),
             Command::Simulate(options) => simulate::run(&options),
             Command::Ca(command) => ca::run(command),
             Command::Replay(options) => replay::run(&options),

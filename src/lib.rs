@@ -15,6 +15,7 @@ pub mod image;
 mod replay;
 mod roles;
 mod simulate;
+pub mod status;
 mod telemetry;
 
 use std::process::ExitCode;

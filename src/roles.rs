@@ -2,9 +2,10 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use axum::Router;
 use prometheus::Registry;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use shoal_agent::Agent;
@@ -17,6 +18,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::admin::{self, Readiness};
 use crate::cli::RoleOptions;
 use crate::config;
+use crate::status::{self, NodeSource, TrackerSource};
 
 /// How long requests to the admin port may take to end.
 const ADMIN_DRAIN: Duration = Duration::from_secs(1);
@@ -26,8 +28,21 @@ pub(crate) async fn agent(options: RoleOptions) -> anyhow::Result<()> {
     let config: shoal_agent::Config = config::load(&options.config, &options.set)?;
     let (metrics, admin) = (Registry::new(), config.admin);
     let identity = enrol::open(&config.identity).await?;
-    let agent = Agent::bind(config, identity, &metrics).await?;
-    let admin = open_admin(admin, metrics, Arc::new(agent.readiness())).await?;
+    let (zone, directory) = (config.zone.clone(), config.store.directory.clone());
+    let agent = Agent::bind(config, identity.clone(), &metrics).await?;
+    let readiness: Readiness = Arc::new(agent.readiness());
+    let status = NodeSource {
+        identity,
+        zone,
+        transfer: agent.transfer().clone(),
+        store: agent.store().clone(),
+        directory,
+        tracker: agent.tracker().clone(),
+        overlay: agent.overlay(),
+        readiness: Arc::clone(&readiness),
+        started: Instant::now(),
+    };
+    let admin = open_admin(admin, metrics, readiness, status::router(status)).await?;
     terminated().await?;
     agent.shutdown().await;
     admin.shutdown(ADMIN_DRAIN).await;
@@ -39,8 +54,21 @@ pub(crate) async fn origin(options: RoleOptions) -> anyhow::Result<()> {
     let config: shoal_origin::Config = config::load(&options.config, &options.set)?;
     let (metrics, admin) = (Registry::new(), config.admin);
     let identity = enrol::open(&config.identity).await?;
-    let origin = Origin::bind(config, identity, &metrics).await?;
-    let admin = open_admin(admin, metrics, Arc::new(origin.readiness())).await?;
+    let (zone, directory) = (config.zone.clone(), config.store.directory.clone());
+    let origin = Origin::bind(config, identity.clone(), &metrics).await?;
+    let readiness: Readiness = Arc::new(origin.readiness());
+    let status = NodeSource {
+        identity,
+        zone,
+        transfer: origin.transfer().clone(),
+        store: origin.store().clone(),
+        directory,
+        tracker: origin.tracker().clone(),
+        overlay: origin.overlay(),
+        readiness: Arc::clone(&readiness),
+        started: Instant::now(),
+    };
+    let admin = open_admin(admin, metrics, readiness, status::router(status)).await?;
     terminated().await?;
     origin.shutdown().await;
     admin.shutdown(ADMIN_DRAIN).await;
@@ -52,16 +80,22 @@ pub(crate) async fn tracker(options: RoleOptions) -> anyhow::Result<()> {
     let config: shoal_tracker::Config = config::load(&options.config, &options.set)?;
     let (metrics, admin) = (Registry::new(), config.admin);
     let identity = enrol::open(&config.identity).await?;
-    let tracker = Tracker::bind(config, identity, &metrics).await?;
-    let admin = open_admin(admin, metrics, Arc::new(|| Ok(()))).await?;
+    let tracker = Tracker::bind(config, identity.clone(), &metrics).await?;
+    let status = TrackerSource { identity, view: tracker.view(), started: Instant::now() };
+    let admin = open_admin(admin, metrics, Arc::new(|| Ok(())), status::router(status)).await?;
     terminated().await?;
     tracker.shutdown().await;
     admin.shutdown(ADMIN_DRAIN).await;
     Ok(())
 }
 
-async fn open_admin(listen: SocketAddr, metrics: Registry, readiness: Readiness) -> anyhow::Result<Running> {
-    let admin = admin::serve(listen, metrics, readiness).await?;
+async fn open_admin(
+    listen: SocketAddr,
+    metrics: Registry,
+    readiness: Readiness,
+    status: Router,
+) -> anyhow::Result<Running> {
+    let admin = admin::serve(listen, metrics, readiness, status).await?;
     tracing::info!(address = %admin.local_address(), "admin port is up");
     Ok(admin)
 }

@@ -19,7 +19,7 @@ pub struct Config {
     /// of it speaks TLS.
     #[serde(default)]
     pub s3_listen: Option<SocketAddr>,
-    /// Where `/healthz`, `/readyz` and `/metrics` are.
+    /// Where `/healthz`, `/readyz`, `/metrics` and what `shoal status` shows are.
     #[serde(default = "default_admin")]
     pub admin: SocketAddr,
     /// The trackers, as `https://host:port`; the first that answers is asked. Without any, the overlay alone is.

@@ -12,8 +12,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
-use futures_util::future::{OptionFuture, Shared};
+use futures_util::future::Shared;
 use lru::LruCache;
+use shoal_control::Seen;
 use shoal_core::{Digest, PeerAddress, RepositoryName};
 use shoal_store::{CreateError, Entry, Evictions, Partial, Store};
 use shoal_transfer::{Fetch, FetchEvent, Transfer, Want};
@@ -27,6 +28,7 @@ use crate::access::Access;
 use crate::causes::causes;
 use crate::holdings::Holdings;
 use crate::interest::{Interest, Reading};
+use crate::news::{Answer, News, Watch};
 use crate::search::{Search, Verified};
 
 /// Why a blob cannot be had.
@@ -202,8 +204,8 @@ impl Fetches {
         let want = interest.want();
         let result = self.begin(repository.as_ref(), &digest, want).await;
         match result {
-            Ok((Entry::Partial(partial), Some(fetch))) => {
-                let supervised = self.clone().supervise(fetch, want, interest, repository, digest);
+            Ok((Entry::Partial(partial), Some((fetch, seen)))) => {
+                let supervised = self.clone().supervise(fetch, seen, want, interest, repository, digest);
                 self.0.tasks.spawn_on(supervised, &self.0.runtime);
                 Ok(Entry::Partial(partial))
             }
@@ -223,7 +225,7 @@ impl Fetches {
         repository: Option<&RepositoryName>,
         digest: &Digest,
         want: Want,
-    ) -> Result<(Entry, Option<Fetch>), FetchError> {
+    ) -> Result<(Entry, Option<(Fetch, Option<Seen>)>), FetchError> {
         let verified = match self.recall(digest) {
             Some(verified) => verified,
             None => self.find(repository, digest).await?,
@@ -234,7 +236,7 @@ impl Fetches {
             Entry::Whole(blob) => Ok((Entry::Whole(blob), None)),
             Entry::Partial(partial) => {
                 let fetch = self.fetch(&partial, verified.peers(), want).await?;
-                Ok((Entry::Partial(partial), Some(fetch)))
+                Ok((Entry::Partial(partial), Some((fetch, verified.seen()))))
             }
         }
     }
@@ -276,13 +278,15 @@ impl Fetches {
     async fn supervise(
         self,
         mut fetch: Fetch,
+        seen: Option<Seen>,
         mut told: Want,
         interest: Arc<Interest>,
         repository: Option<RepositoryName>,
         digest: Digest,
     ) {
         let (started, mut changes) = (Instant::now(), interest.changes());
-        let mut search = OptionFuture::default();
+        let question = |seen| self.more_peers(repository.as_ref(), &digest, seen).boxed();
+        let mut watch = Watch::new(seen);
         loop {
             let want = interest.want();
             if want > told {
@@ -294,16 +298,14 @@ impl Fetches {
                 biased;
                 () = self.0.stop.cancelled() => break,
                 event = fetch.next() => match event {
-                    Some(FetchEvent::FindPeers) => {
-                        search = Some(self.more_peers(repository.as_ref(), &digest).boxed()).into();
-                    }
+                    Some(FetchEvent::FindPeers) => watch.ask(question),
                     Some(event) => self.ended(&digest, event, started),
                     None => break,
                 },
-                Some(peers) = &mut search => {
-                    search = None.into();
-                    fetch.add_peers(peers).await;
-                }
+                news = watch.next(question) => match news {
+                    News::Peers(peers) => fetch.add_peers(peers).await,
+                    News::Nobody => fetch.add_peers(Vec::new()).await,
+                },
                 () = changes.next() => {}
                 () = sleep_until(rest_ends.unwrap_or_else(tokio::time::Instant::now)), if rest_ends.is_some() => {
                     match self.end_if_unread(fetch, &interest, &digest) {
@@ -354,12 +356,21 @@ impl Fetches {
         }
     }
 
-    async fn more_peers(&self, repository: Option<&RepositoryName>, digest: &Digest) -> Vec<PeerAddress> {
-        match self.find(repository, digest).await {
-            Ok(verified) => verified.peers(),
+    async fn more_peers(
+        &self,
+        repository: Option<&RepositoryName>,
+        digest: &Digest,
+        seen: Option<Seen>,
+    ) -> Answer {
+        let found = match seen {
+            Some(seen) => self.0.search.find_news(repository, digest, seen, Watch::WAIT).await,
+            None => self.0.search.find(repository, digest).await,
+        };
+        match found {
+            Ok(verified) => Answer { peers: verified.peers(), seen: verified.seen() },
             Err(error) => {
                 tracing::info!(%digest, %error, "no more peers known");
-                Vec::new()
+                Answer::default()
             }
         }
     }

@@ -10,6 +10,7 @@ mod deadline;
 mod fetches;
 mod holdings;
 mod interest;
+mod news;
 mod role;
 mod search;
 mod tags;

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use prometheus::IntCounter;
 use shoal_control::overlay::{Holder, Library, MAX_LENT, Member, Overlay, OverlayHandle};
-use shoal_control::{Announcer, ControlError, Holding, OriginClient, TrackerClient, Upkeep};
+use shoal_control::{Announcer, ControlError, Holding, OriginClient, Reporter, TrackerClient, Upkeep};
 use shoal_core::{Digest, PeerAddress, PeerId, RepositoryName, Role};
 use shoal_driver::ReadOnlyDriver;
 use shoal_http::{Running, Server, Workers};
@@ -34,7 +34,9 @@ pub struct Agent {
     transfer: Transfer,
     fetches: Fetches,
     announcer: Announcer,
+    tracker: TrackerClient,
     _upkeep: Upkeep,
+    _reporter: Reporter,
     overlay: Option<Overlay>,
     store: Store,
     id: PeerId,
@@ -114,6 +116,7 @@ impl Agent {
         };
         let announcer = Announcer::start(tracker.clone(), address.clone(), None, held_by(store.clone()));
         let upkeep = Upkeep::of_node(&identity, &config.identity, &tracker, &announcer.handle());
+        let reporter = Reporter::start(tracker.clone(), transfer.unreachable());
         let id = identity.id();
         let access = recall_access(directory.join("links"), store.clone()).await;
         let member = Member {
@@ -134,7 +137,7 @@ impl Agent {
             "Metainfo that was refused: forged, altered, or signed by no origin; the log names its bearer.",
         )?;
         metrics.register(Box::new(refused.clone()))?;
-        let search = Search { tracker, identity, refused, overlay: fallback };
+        let search = Search { tracker: tracker.clone(), identity, refused, overlay: fallback };
         let idle_timeout = config.ranges.idle_timeout;
         let fetches = Fetches::new(store.clone(), transfer.clone(), search, holdings, idle_timeout);
         fetches.follow(evictions, access.clone());
@@ -170,7 +173,9 @@ impl Agent {
             transfer,
             fetches,
             announcer,
+            tracker,
             _upkeep: upkeep,
+            _reporter: reporter,
             overlay,
             store,
             id,
@@ -219,6 +224,24 @@ impl Agent {
     #[must_use]
     pub fn store(&self) -> &Store {
         &self.store
+    }
+
+    /// Its data plane.
+    #[must_use]
+    pub fn transfer(&self) -> &Transfer {
+        &self.transfer
+    }
+
+    /// What it asks trackers by.
+    #[must_use]
+    pub fn tracker(&self) -> &TrackerClient {
+        &self.tracker
+    }
+
+    /// Its part in the overlay, if that is configured.
+    #[must_use]
+    pub fn overlay(&self) -> Option<OverlayHandle> {
+        self.overlay.as_ref().map(Overlay::handle)
     }
 
     /// Says whether the cluster knows this agent; if not, why.

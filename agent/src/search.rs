@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use prometheus::IntCounter;
 use shoal_control::overlay::{FoundByOverlay, OverlayHandle};
-use shoal_control::{ControlError, Found, TrackerClient};
+use shoal_control::{ControlError, Found, Seen, TrackerClient};
 use shoal_core::{Digest, PeerAddress, RepositoryName, SignedMetainfo};
 use shoal_identity::Identity;
 use tokio::time::timeout;
@@ -64,6 +64,11 @@ impl Verified {
         self.found.peers.clone()
     }
 
+    /// How much the tracker knew that named them.
+    pub(crate) fn seen(&self) -> Option<Seen> {
+        self.found.seen
+    }
+
     /// On whose word the repository that was asked for may see it.
     pub(crate) fn grant(&self) -> Grant {
         self.grant
@@ -99,6 +104,22 @@ impl Search {
                 // The overlay has nothing, and the trackers may yet.
                 Err(_) => self.judge(digest, asking.await).outcome(),
             },
+        }
+    }
+
+    /// The same, answered when there is somebody of whom the answer did not know that said `seen`, or after `wait`. Where no
+    /// tracker can say, whoever is known is named at once.
+    pub(crate) async fn find_news(
+        &self,
+        repository: Option<&RepositoryName>,
+        digest: &Digest,
+        seen: Seen,
+        wait: Duration,
+    ) -> Result<Verified, FetchError> {
+        let told = self.tracker.find_news(repository, digest, seen, wait).await;
+        match self.judge(digest, told) {
+            Told::Outcome(outcome) => outcome,
+            Told::Nothing(_) => self.find(repository, digest).await,
         }
     }
 

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use axum::extract::Request;
 use axum::middleware::map_request;
-use shoal_control::overlay::{Member, Overlay};
-use shoal_control::{Announcer, ControlError, TrackerClient, Upkeep};
+use shoal_control::overlay::{Member, Overlay, OverlayHandle};
+use shoal_control::{Announcer, ControlError, Reporter, TrackerClient, Upkeep};
 use shoal_core::{PeerAddress, PeerId, Role};
 use shoal_driver::{FilesystemDriver, ReadWriteDriver, Signer};
 use shoal_http::{Doorkeeper, Running, Server, Workers};
@@ -33,7 +33,9 @@ pub struct Origin {
     api: Running,
     transfer: Transfer,
     announcer: Announcer,
+    tracker: TrackerClient,
     _upkeep: Upkeep,
+    _reporter: Reporter,
     overlay: Option<Overlay>,
     store: Store,
     id: PeerId,
@@ -152,9 +154,11 @@ impl Origin {
         // Trackers ask an origin what it has; it need not tell them a million blobs.
         let announcer = Announcer::start(tracker.clone(), address.clone(), Some(url), Vec::new);
         let upkeep = Upkeep::of_node(&identity, &config.identity, &tracker, &announcer.handle());
+        let reporter = Reporter::start(tracker.clone(), transfer.unreachable());
         // Nor anybody else: whoever looks for a blob in the overlay asks origins first.
         let library = library(identity.clone(), store.clone(), metadata);
-        let member = Member { identity, address, library, trackers: Some(tracker), tracker_url: None };
+        let member =
+            Member { identity, address, library, trackers: Some(tracker.clone()), tracker_url: None };
         let overlay = match &config.overlay {
             Some(overlay) => Some(Overlay::start(overlay, member, metrics).await?),
             None => None,
@@ -168,7 +172,9 @@ impl Origin {
             api,
             transfer,
             announcer,
+            tracker,
             _upkeep: upkeep,
+            _reporter: reporter,
             overlay,
             store,
             id,
@@ -223,6 +229,24 @@ impl Origin {
     #[must_use]
     pub fn store(&self) -> &Store {
         &self.store
+    }
+
+    /// Its data plane.
+    #[must_use]
+    pub fn transfer(&self) -> &Transfer {
+        &self.transfer
+    }
+
+    /// What it asks trackers by.
+    #[must_use]
+    pub fn tracker(&self) -> &TrackerClient {
+        &self.tracker
+    }
+
+    /// Its part in the overlay, if that is configured.
+    #[must_use]
+    pub fn overlay(&self) -> Option<OverlayHandle> {
+        self.overlay.as_ref().map(Overlay::handle)
     }
 
     /// Says whether the cluster knows this origin; if not, why.

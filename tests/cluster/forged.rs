@@ -21,7 +21,10 @@ type Told = Arc<Mutex<String>>;
 
 async fn find(State(told): State<Told>) -> Json<Value> {
     let metainfo = told.lock().unwrap().clone();
-    Json(serde_json::to_value(FindReply { metainfo: Cow::Owned(metainfo), peers: vec![] }).unwrap())
+    Json(
+        serde_json::to_value(FindReply { metainfo: Cow::Owned(metainfo), peers: vec![], seen: None })
+            .unwrap(),
+    )
 }
 
 fn altered(signed: &SignedMetainfo) -> SignedMetainfo {

@@ -13,6 +13,7 @@ mod full_disk;
 mod hostile;
 mod identity;
 mod overlay;
+mod peers;
 mod ports;
 #[allow(dead_code, reason = "shared with the load generator of trackers")]
 mod process;

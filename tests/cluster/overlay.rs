@@ -29,7 +29,7 @@ fn table(port: u16, join: &[u16]) -> String {
 }
 
 /// Agents that all take part, of which each has met the first.
-async fn agents(cluster: &Processes, names: &[&str]) -> (Vec<Process>, u16) {
+pub(crate) async fn agents(cluster: &Processes, names: &[&str]) -> (Vec<Process>, u16) {
     let meeting = free_port();
     let mut agents = Vec::new();
     for name in names {

@@ -26,6 +26,7 @@ pub(crate) struct Processes {
     folder: TempDir,
     pub(crate) tracker: Process,
     tracker_url: String,
+    tracker_config: String,
     pub(crate) origin: Process,
     origin_url: String,
     enrolment_url: String,
@@ -48,17 +49,23 @@ impl Processes {
 
     /// The same, with more tables in the origin's configuration.
     pub(crate) async fn start_with(origin_tables: &str) -> Self {
-        Self::start_all("", origin_tables, "", |_| ()).await
+        Self::start_all("", "", origin_tables, "", |_| ()).await
+    }
+
+    /// The same, with more keys in the tracker's configuration.
+    pub(crate) async fn with_tracker(tracker_keys: &str) -> Self {
+        Self::start_all(tracker_keys, "", "", "", |_| ()).await
     }
 
     /// The same with a tracker that enrols nodes, for certificates of that lifetime, and hears of changes soon. Before the
     /// roles start, `prepare` has the folder with the authority.
     pub(crate) async fn enrolling(lifetime: &str, prepare: impl FnOnce(&Path)) -> Self {
         let enrolment = format!("listen = \"127.0.0.1:{{}}\"\nlifetime = \"{lifetime}\"\n");
-        Self::start_all(&enrolment, "", SOON, prepare).await
+        Self::start_all("", &enrolment, "", SOON, prepare).await
     }
 
     async fn start_all(
+        tracker_keys: &str,
         enrolment: &str,
         origin_tables: &str,
         identity_keys: &str,
@@ -75,20 +82,22 @@ impl Processes {
         let enrolment_port = free_port();
         let enrolment_url = format!("https://127.0.0.1:{enrolment_port}");
 
-        let mut config = format!("listen = \"127.0.0.1:{tracker_port}\"\n");
+        let mut config = format!("listen = \"127.0.0.1:{tracker_port}\"\n{tracker_keys}");
         if !enrolment.is_empty() {
             let enrolment = enrolment.replace("{}", &enrolment_port.to_string());
             config += "announce_interval = \"300ms\"\nlease = \"5s\"\n";
             config += &format!("[enrolment]\nca = {ca:?}\n{enrolment}{IDENTITY}{identity_keys}");
         }
-        let tracker = Process::spawn(folder.path(), Role::Tracker, "tracker", &config);
+        let tracker_config = config;
+        let tracker = Process::spawn(folder.path(), Role::Tracker, "tracker", &tracker_config);
         let config = format!(
             "listen = \"127.0.0.1:0\"\napi_listen = \"127.0.0.1:{api_port}\"\ntracker = [\"{tracker_url}\"]\n{origin_tables}{}",
             stored(folder.path(), "origin", "")
         ) + IDENTITY
             + identity_keys;
         let origin = Process::spawn(folder.path(), Role::Origin, "origin", &config);
-        let processes = Self { folder, tracker, tracker_url, origin, origin_url, enrolment_url };
+        let processes =
+            Self { folder, tracker, tracker_url, tracker_config, origin, origin_url, enrolment_url };
         processes.origin.ready().await;
         processes
     }
@@ -181,6 +190,12 @@ impl Processes {
             stored(self.folder.path(), name, "")
         );
         Process::spawn(self.folder.path(), Role::Origin, name, &config)
+    }
+
+    /// Starts the tracker again where it was: it has forgotten everything.
+    pub(crate) fn start_tracker(&mut self) {
+        self.tracker.stop();
+        self.tracker = Process::spawn(self.folder.path(), Role::Tracker, "tracker", &self.tracker_config);
     }
 
     pub(crate) fn tracker_url(&self) -> &str {
@@ -285,6 +300,11 @@ impl Process {
         self.registry.expect("this role has a registry")
     }
 
+    /// Where its admin port is.
+    pub(crate) fn admin_address(&self) -> SocketAddr {
+        self.admin
+    }
+
     /// Where other nodes reach it.
     pub(crate) fn peers(&self) -> SocketAddr {
         self.peers.expect("this role has a peer port")
@@ -297,6 +317,11 @@ impl Process {
 
     /// SIGKILL: no chance to tidy up.
     pub(crate) fn kill(mut self) {
+        self.stop();
+    }
+
+    /// The same where it lies; once more does nothing.
+    pub(crate) fn stop(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }

@@ -18,9 +18,10 @@ use http::StatusCode;
 use http::request::Parts;
 use serde::de::DeserializeOwned;
 use shoal_control::message::{
-    AnnounceRequest, CertificateReply, FindReply, FindRequest, LeaveRequest, RenewRequest, path,
+    AnnounceRequest, CertificateReply, FindReply, FindRequest, LeaveRequest, News, RenewRequest,
+    UnreachableRequest, path,
 };
-use shoal_control::{Announced, ErrorReply, Sharing};
+use shoal_control::{Announced, ErrorReply, Seen, Sharing};
 use shoal_core::{Digest, PeerAddress, Role};
 use shoal_http::{ClientCertificate, RemoteAddress};
 use shoal_identity::{Authority, Identity, Peer};
@@ -36,7 +37,8 @@ use crate::metrics::Metrics;
 use crate::refusal::Refusal;
 use crate::shared::Shared as SharedState;
 use crate::state::replica::Event;
-use crate::state::{Memory, State};
+use crate::state::{Memory, Reported, State};
+use crate::waits::{Newcomer, Waits};
 
 /// What the handlers share.
 #[derive(Debug)]
@@ -48,6 +50,10 @@ pub(crate) struct Api {
     announce_interval: Duration,
     /// Announces that may be in memory at once: they are the only large requests.
     announces: Semaphore,
+    /// Finds that wait for somebody new.
+    waits: Arc<Waits>,
+    /// Names this life of the tracker to those who ask again.
+    life: u64,
     /// Who gives nodes their next certificate, if this tracker does.
     registrar: Option<Arc<Registrar>>,
     /// Those with whom this tracker shares its state, if it does.
@@ -85,6 +91,8 @@ impl Api {
             policy: config.handout.clone(),
             announce_interval: config.announce_interval,
             announces: Semaphore::new(MAX_ANNOUNCES),
+            waits: Arc::default(),
+            life: rand::random(),
             registrar,
             shared: None,
             metrics,
@@ -96,44 +104,93 @@ impl Api {
         Self { shared, ..self }
     }
 
-    async fn find(&self, caller: &Caller, request: &FindRequest) -> Result<Response, Refusal> {
+    /// The same, with finds that wait there.
+    pub(crate) fn ringing(self, waits: Arc<Waits>) -> Self {
+        Self { waits, ..self }
+    }
+
+    /// Answers at once, or when there is somebody new if that is what was asked for. Who waits holds no metainfo.
+    async fn find(&self, caller: &Caller, mut request: FindRequest) -> Result<Response, Refusal> {
+        if let Some(news) = request.news.take() {
+            self.look_up(&request).await?;
+            self.join(&caller.peer, request.digest);
+            self.wait(&caller.peer, request.digest, news).await;
+        }
+        let metainfo = self.look_up(&request).await?;
+        let (peers, seen) = self.introduce(&caller.peer, request.digest);
+        Ok(Json(FindReply { metainfo: Cow::Borrowed(&metainfo), peers, seen: Some(seen) }).into_response())
+    }
+
+    async fn look_up(&self, request: &FindRequest) -> Result<Arc<str>, Refusal> {
         let digest = request.digest;
         let origins = || lock(&self.state).origin_apis(Instant::now().into_std());
-        match self.library.find(request, origins).await {
-            Answer::NotFound => Err(Refusal::NotFound(digest)),
-            Answer::Unavailable(reason) => Err(Refusal::Unavailable { digest, reason }),
-            Answer::Found(metainfo) => {
-                let peers = self.introduce(&caller.peer, digest);
-                Ok(Json(FindReply { metainfo: Cow::Borrowed(&metainfo), peers }).into_response())
+        match tokio::time::timeout(REQUEST_TIME_LIMIT, self.library.find(request, origins)).await {
+            Ok(Answer::Found(metainfo)) => Ok(metainfo),
+            Ok(Answer::NotFound) => Err(Refusal::NotFound(digest)),
+            Ok(Answer::Unavailable(reason)) => Err(Refusal::Unavailable { digest, reason }),
+            Err(_) => Err(Refusal::TooSlow),
+        }
+    }
+
+    async fn wait(&self, peer: &Peer, digest: Digest, News { seen, wait_ms }: News) {
+        let wait = Duration::from_millis(wait_ms.min(FindRequest::MAX_WAIT_MS));
+        // What another tracker knew, or this one in another life, says nothing here.
+        let since = if seen.tracker == self.life { seen.arrivals } else { 0 };
+        let look = || lock(&self.state).has_news(&self.policy, &peer.id, &digest, since);
+        self.waits.until(peer.id, digest, wait, look).await;
+    }
+
+    /// Whom the caller meets; and from now on others meet it.
+    fn introduce(&self, peer: &Peer, digest: Digest) -> (Vec<PeerAddress>, Seen) {
+        self.join(peer, digest);
+        let now = Instant::now().into_std();
+        let mut state = lock(&self.state);
+        let seen = Seen { tracker: self.life, arrivals: state.arrivals() };
+        let peers = state.meet(now, &self.policy, peer.id, &digest, &mut rand::rng());
+        state.handed(&peer.id, &peers);
+        (peers, seen)
+    }
+
+    fn join(&self, peer: &Peer, digest: Digest) {
+        if peer.role == Role::Agent {
+            let is_news = {
+                let mut state = lock(&self.state);
+                let before = state.arrivals();
+                state.join(Instant::now().into_std(), &peer.id, digest);
+                state.arrivals() > before
+            };
+            if is_news {
+                self.waits.ring([digest]);
             }
         }
     }
 
-    /// Whom the caller meets; and from now on others meet it.
-    fn introduce(&self, peer: &Peer, digest: Digest) -> Vec<PeerAddress> {
+    fn unreachable(&self, caller: &Caller, request: &UnreachableRequest) {
         let now = Instant::now().into_std();
-        let mut state = lock(&self.state);
-        if peer.role == Role::Agent {
-            state.join(now, &peer.id, digest);
+        for peer in request.peers.iter().take(UnreachableRequest::MAX_PEERS) {
+            let reported = lock(&self.state).unreachable(now, &caller.peer.id, caller.source, peer);
+            self.metrics.reported(reported);
+            if let Reported::Removed(scope) = reported {
+                tracing::warn!(%peer, ?scope, "node is handed out no more: others cannot reach its peer port");
+            }
         }
-        state.meet(now, &self.policy, peer.id, &digest, &mut rand::rng())
     }
 
     fn announce(&self, caller: &Caller, request: AnnounceRequest<'_>) -> Result<Announced, Refusal> {
         let sequence = request.sequence;
         let announce = admit(&caller.peer, caller.source, request)?;
-        let now = Instant::now().into_std();
-        let (outcome, sequence, event, counts) = {
-            let mut state = lock(&self.state);
-            let (outcome, sequence, event) = match &self.shared {
-                None => (state.announce(now, announce), 0, None),
-                Some(_) => {
-                    let heard = state.hear(now, clock(), sequence, announce);
-                    (heard.outcome, heard.version, heard.event)
-                }
-            };
-            (outcome, sequence, event, state.counts())
-        };
+        let (outcome, sequence, event, counts) =
+            self.waits.tell(&self.state, Newcomer::of(&announce), |state| {
+                let now = Instant::now().into_std();
+                let (outcome, sequence, event) = match &self.shared {
+                    None => (state.announce(now, announce), 0, None),
+                    Some(_) => {
+                        let heard = state.hear(now, clock(), sequence, announce);
+                        (heard.outcome, heard.version, heard.event)
+                    }
+                };
+                (outcome, sequence, event, state.counts())
+            });
         self.metrics.observe(counts);
         self.tell_others(event);
         let interval_ms = u64::try_from(self.announce_interval.as_millis()).unwrap_or(u64::MAX);
@@ -170,11 +227,14 @@ impl Api {
 pub(crate) fn router(api: Arc<Api>) -> Router {
     let limited = |limit| DefaultBodyLimit::max(limit);
     Router::new()
-        .route(path::FIND, post(find).layer(limited(FindRequest::MAX_LENGTH)))
         .route(path::ANNOUNCE, post(announce).layer(limited(AnnounceRequest::MAX_LENGTH)))
         .route(path::RENEW, post(renew).layer(limited(RenewRequest::MAX_LENGTH)))
         .route(path::REVOCATIONS, get(revocations))
+        .route(path::UNREACHABLE, post(unreachable).layer(limited(UnreachableRequest::MAX_LENGTH)))
         .route(path::LEAVE, post(leave).layer(limited(LeaveRequest::MAX_LENGTH)))
+        .layer(middleware::from_fn(in_time))
+        // Not under that limit: it may wait, and limits its parts itself.
+        .route(path::FIND, post(find).layer(limited(FindRequest::MAX_LENGTH)))
         .fallback(|| async { ErrorReply::response(StatusCode::NOT_FOUND, "a tracker has no such path") })
         .method_not_allowed_fallback(|| async {
             ErrorReply::response(
@@ -182,7 +242,6 @@ pub(crate) fn router(api: Arc<Api>) -> Router {
                 "a tracker is asked by POST, but for /v1/revocations",
             )
         })
-        .layer(middleware::from_fn(in_time))
         .with_state(api)
 }
 
@@ -201,9 +260,13 @@ type Shared = axum::extract::State<Arc<Api>>;
 async fn find(
     axum::extract::State(api): Shared,
     caller: Caller,
-    Body(request): Body<FindRequest>,
+    request: Request,
 ) -> Result<Response, Refusal> {
-    let outcome = api.find(&caller, &request).await;
+    let outcome = match tokio::time::timeout(REQUEST_TIME_LIMIT, Body::read(request)).await {
+        Ok(Ok(Body(request))) => api.find(&caller, request).await,
+        Ok(Err(refusal)) => Err(refusal),
+        Err(_) => Err(Refusal::TooSlow),
+    };
     let result = outcome.as_ref().map_or_else(Refusal::label, |_| "found");
     api.metrics.finds.with_label_values(&[result]).inc();
     outcome
@@ -223,6 +286,15 @@ async fn announce(
     let result = outcome.as_ref().map_or_else(Refusal::label, |_| "taken");
     api.metrics.announces.with_label_values(&[result]).inc();
     outcome.map(Json)
+}
+
+async fn unreachable(
+    axum::extract::State(api): Shared,
+    caller: Caller,
+    Body(request): Body<UnreachableRequest>,
+) -> Json<LeaveRequest> {
+    api.unreachable(&caller, &request);
+    Json(LeaveRequest::default())
 }
 
 async fn leave(

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use crate::enrolment::Enrolment;
 use crate::handout::Policy;
 use crate::shared::Redis;
-use crate::state::Limits;
+use crate::state::{Limits, Removal};
 
 /// A tracker's configuration.
 #[derive(Clone, Debug, Deserialize)]
@@ -22,7 +22,7 @@ pub struct Config {
     pub advertise: Option<String>,
     /// The overlay, in which nodes meet here and hear of this tracker. Off unless set.
     pub overlay: Option<shoal_control::overlay::Config>,
-    /// Where `/healthz`, `/readyz` and `/metrics` are. Default `127.0.0.1:15005`.
+    /// Where `/healthz`, `/readyz`, `/metrics` and what `shoal status` shows are. Default `127.0.0.1:15005`.
     pub admin: SocketAddr,
     /// Where `ca.pem`, `cert.pem` and `key.pem` are. Default `/etc/shoal/identity`.
     pub identity: shoal_identity::Config,
@@ -43,6 +43,8 @@ pub struct Config {
     pub lease: Duration,
     /// Whom an asker meets.
     pub handout: Policy,
+    /// When a node that others cannot reach is handed out no more.
+    pub removal: Removal,
     /// How many bytes of metainfo are kept, least recently used out first. Default 256 MiB: a layer of 1 GiB takes 44 KiB,
     /// so some thousands of images.
     pub metainfo_cache: ByteSize,
@@ -84,6 +86,9 @@ pub enum ConfigError {
     /// A number that cannot work.
     #[error("{0} must not be 0")]
     Zero(&'static str),
+    /// One node alone would decide over another.
+    #[error("removal.reporters must be at least {0}")]
+    TooFew(usize),
     /// More than an agent reads, or a share of more than everything.
     #[error("{field} must be at most {max}")]
     TooMuch {
@@ -109,6 +114,7 @@ impl Default for Config {
             announce_interval: Duration::from_secs(20),
             lease: Duration::from_secs(60),
             handout: Policy::default(),
+            removal: Removal::default(),
             metainfo_cache: ByteSize::mib(256),
             access_cache_entries: 100_000,
             access_lifetime: Duration::from_secs(60),
@@ -150,12 +156,17 @@ impl Config {
             ("handout.size", self.handout.size, Self::MAX_HANDOUT),
             ("handout.random_percent", usize::from(self.handout.random_percent), 100),
             ("handout.max_origins", self.handout.max_origins, Self::MAX_ORIGINS),
+            ("removal.reporters", self.removal.reporters, Removal::MAX_REPORTERS),
+            ("removal.addresses", self.removal.addresses, self.removal.reporters),
         ];
         if let Some((field, _, max)) = maxima.into_iter().find(|(_, value, max)| value > max) {
             return Err(ConfigError::TooMuch { field, max });
         }
         if let Some(redis) = &self.redis {
             redis.check().map_err(ConfigError::Redis)?;
+        }
+        if self.removal.reporters < Removal::MIN_REPORTERS {
+            return Err(ConfigError::TooFew(Removal::MIN_REPORTERS));
         }
         if self.lease < self.announce_interval * 2 {
             return Err(ConfigError::Lease { lease: self.lease, announce_interval: self.announce_interval });
@@ -211,6 +222,10 @@ mod tests {
         let policy = |size, random_percent| Policy { size, random_percent, ..Policy::default() };
         for handout in [policy(0, 20), policy(1000, 20), policy(50, 101)] {
             assert!(Config { handout, ..Config::default() }.check().is_err());
+        }
+        for (reporters, addresses) in [(0, 0), (1, 1), (33, 2), (3, 4)] {
+            let removal = Removal { reporters, addresses };
+            assert!(Config { removal, ..Config::default() }.check().is_err(), "{removal:?}");
         }
         assert!(Config { announce_interval: Duration::ZERO, ..Config::default() }.check().is_err());
     }

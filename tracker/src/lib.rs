@@ -16,6 +16,8 @@ mod metrics;
 mod refusal;
 mod shared;
 pub mod state;
+mod view;
+mod waits;
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -38,6 +40,8 @@ use crate::metrics::Metrics;
 pub use crate::shared::Redis;
 use crate::shared::Shared;
 use crate::state::State;
+pub use crate::view::View;
+use crate::waits::Waits;
 
 /// A tracker at work.
 #[derive(Debug)]
@@ -48,6 +52,7 @@ pub struct Tracker {
     overlay: Option<Overlay>,
     sweeper: AbortOnDropHandle<()>,
     _sharing: Option<shared::Running>,
+    view: View,
     grace: Duration,
 }
 
@@ -106,7 +111,8 @@ impl Tracker {
             return Err(BindError::Role(identity.role()));
         }
         let metrics = Metrics::register(registry)?;
-        let state = Arc::new(Mutex::new(State::new(config.lease, config.limits.clone())));
+        let state =
+            Arc::new(Mutex::new(State::new(config.lease, config.limits.clone()).removing(config.removal)));
         let origins = OriginClient::new(&identity, Vec::new())?;
         let library = Library::new(&config, identity.clone(), origins, metrics.clone());
         let registrar = match config.enrolment.clone() {
@@ -126,9 +132,12 @@ impl Tracker {
         let upkeep = upkeep(&identity, &config.identity, registrar.clone());
         let sweeper =
             tokio::spawn(sweep(Arc::clone(&state), metrics.clone(), config.lease / SWEEPS_PER_LEASE));
-        let sharing = Shared::start(&config, &state, registry)?;
+        let waits = Arc::<Waits>::default();
+        let sharing = Shared::start(&config, &state, &waits, registry)?;
         let shared = sharing.as_ref().map(|running| Arc::clone(&running.shared));
-        let api = Api::new(&config, identity.clone(), state, library, registrar, metrics).sharing(shared);
+        let view = View::new(Arc::clone(&state), Arc::clone(&waits));
+        let api = Api::new(&config, identity.clone(), state, library, registrar, metrics);
+        let api = api.ringing(waits).sharing(shared);
         let running = server.serve(api::router(Arc::new(api)));
         let overlay = join_overlay(&config, identity, running.local_address(), registry).await?;
         Ok(Self {
@@ -138,6 +147,7 @@ impl Tracker {
             _upkeep: upkeep,
             sweeper: AbortOnDropHandle::new(sweeper),
             _sharing: sharing,
+            view,
             grace: config.shutdown_grace,
         })
     }
@@ -160,6 +170,12 @@ impl Tracker {
         self.overlay.as_ref().map(Overlay::local_address)
     }
 
+    /// What it knows, to look at.
+    #[must_use]
+    pub fn view(&self) -> View {
+        self.view.clone()
+    }
+
     /// Whether it can do its work. A tracker that just started can: it learns who is there from the answers it gives.
     #[must_use]
     pub fn ready(&self) -> bool {
@@ -168,6 +184,7 @@ impl Tracker {
 
     /// Takes no more requests, and lets those in flight end within the grace that is configured.
     pub async fn shutdown(self) {
+        self.view.close();
         if let Some(enrolment) = self.enrolment {
             enrolment.shutdown(self.grace).await;
         }

@@ -253,7 +253,7 @@ mod tests {
 
     fn request(repository: &str, number: u8) -> FindRequest {
         let repository = (!repository.is_empty()).then(|| RepositoryName::parse(repository).unwrap());
-        FindRequest { repository, digest: Digest::Sha256([number; 32]) }
+        FindRequest { repository, digest: Digest::Sha256([number; 32]), news: None }
     }
 
     fn seconds(count: u64) -> Duration {

@@ -2,7 +2,7 @@
 
 use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 
-use crate::state::Counts;
+use crate::state::{Counts, Reported};
 
 /// The tracker's metrics. Clones count together.
 #[derive(Clone, Debug)]
@@ -17,6 +17,7 @@ pub(crate) struct Metrics {
     pub(crate) metainfo_bytes: IntGauge,
     /// Metainfo that origins sent and that did not verify.
     pub(crate) metainfo_refused: IntCounter,
+    reports: IntCounterVec,
     nodes: IntGaugeVec,
     blobs: IntGauge,
     holdings: IntGauge,
@@ -40,6 +41,10 @@ impl Metrics {
                 "shoal_metainfo_refused_total",
                 "Metainfo that was refused: forged, altered, or signed by no origin; the log names its bearer.",
             )?,
+            reports: counter(
+                "shoal_tracker_reports_total",
+                "Reports that a node cannot be reached, by result: noted, removed (the last that it took), ignored, too_many.",
+            )?,
             nodes: IntGaugeVec::new(
                 Opts::new("shoal_tracker_nodes", "Nodes with a lease, by role."),
                 &["role"],
@@ -62,12 +67,24 @@ impl Metrics {
         self.holdings.set(gauge(counts.holdings));
     }
 
+    /// Counts a report.
+    pub(crate) fn reported(&self, reported: Reported) {
+        let result = match reported {
+            Reported::Noted => "noted",
+            Reported::Removed(_) => "removed",
+            Reported::Ignored => "ignored",
+            Reported::TooMany => "too_many",
+        };
+        self.reports.with_label_values(&[result]).inc();
+    }
+
     fn register_all(&self, registry: &Registry) -> Result<(), prometheus::Error> {
         registry.register(Box::new(self.announces.clone()))?;
         registry.register(Box::new(self.finds.clone()))?;
         registry.register(Box::new(self.origin_lookups.clone()))?;
         registry.register(Box::new(self.metainfo_bytes.clone()))?;
         registry.register(Box::new(self.metainfo_refused.clone()))?;
+        registry.register(Box::new(self.reports.clone()))?;
         registry.register(Box::new(self.nodes.clone()))?;
         registry.register(Box::new(self.blobs.clone()))?;
         registry.register(Box::new(self.holdings.clone()))

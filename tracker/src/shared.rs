@@ -13,8 +13,9 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::state::replica::Event;
+use crate::state::replica::{Event, Followed, Record, Said};
 use crate::state::{Limits, State};
+use crate::waits::{Newcomer, Waits};
 use link::Link;
 use metrics::Metrics;
 use outbox::Outbox;
@@ -23,6 +24,7 @@ use outbox::Outbox;
 #[derive(Debug)]
 pub(crate) struct Shared {
     state: Arc<Mutex<State>>,
+    waits: Arc<Waits>,
     outbox: Mutex<Outbox>,
     /// Something may wait to be written.
     noted: Notify,
@@ -60,11 +62,13 @@ impl Shared {
     pub(crate) fn start(
         config: &crate::Config,
         state: &Arc<Mutex<State>>,
+        waits: &Arc<Waits>,
         registry: &prometheus::Registry,
     ) -> Result<Option<Running>, prometheus::Error> {
         let Some(redis) = config.redis.clone() else { return Ok(None) };
         let shared = Arc::new(Self {
             state: Arc::clone(state),
+            waits: Arc::clone(waits),
             outbox: Mutex::new(Outbox::new(redis.max_waiting)),
             noted: Notify::new(),
             connection: Mutex::new(Connection::None),
@@ -140,6 +144,24 @@ impl Shared {
     fn outbox(&self) -> MutexGuard<'_, Outbox> {
         // Each change is one call, which leaves it whole.
         self.outbox.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes what another tracker was told.
+    fn follow(&self, event: Event) -> Followed {
+        let now = Instant::now().into_std();
+        match &event.said {
+            Said::Changed { announce, .. } => {
+                let newcomer = Newcomer::of(announce);
+                self.waits.tell(&self.state, newcomer, |state| state.follow(now, event))
+            }
+            Said::Whole | Said::Left => self.state().follow(now, event),
+        }
+    }
+
+    /// Takes all that is known of a node elsewhere.
+    fn adopt(&self, record: Record) -> Followed {
+        let (now, newcomer) = (Instant::now().into_std(), Newcomer::of(&record.announce));
+        self.waits.tell(&self.state, newcomer, |state| state.adopt(now, record))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -14,8 +14,12 @@ use shoal_core::{Digest, PeerAddress, PeerId, Role, Zone};
 use slab::Slab;
 
 use crate::handout::{Asker, Candidates, Policy, handout};
+use arrivals::Arrivals;
 use holders::{Holders, Key, Stake};
 use replica::Versions;
+use reports::{Absence, Handed, Reports};
+pub use reports::{Removal, Reported, Scope};
+pub use views::{HolderView, NodeView, Share};
 
 /// What a tracker knows.
 #[derive(Debug)]
@@ -31,6 +35,8 @@ pub struct State {
     asked: BTreeSet<(Instant, Key, Digest)>,
     /// What was said last of each node, where others say it too.
     versions: Versions,
+    reports: Reports,
+    arrivals: Arrivals,
 }
 
 /// Limits of what is kept. Beyond them a node is told so, and what is known stays.
@@ -102,6 +108,8 @@ struct Node {
     api: Option<ServerUrl>,
     expires: Instant,
     holdings: HashSet<Digest>,
+    handed: Handed,
+    absence: Option<Absence>,
 }
 
 impl State {
@@ -118,23 +126,39 @@ impl State {
             holdings: 0,
             asked: BTreeSet::new(),
             versions: Versions::default(),
+            reports: Reports::new(Removal::default(), lease),
+            arrivals: Arrivals::default(),
         }
+    }
+
+    /// The same, with other numbers of reports that remove a node.
+    #[must_use]
+    pub fn removing(mut self, removal: Removal) -> Self {
+        self.reports = Reports::new(removal, self.lease);
+        self
     }
 
     /// Takes what a node says. Its lease is renewed and what it removed is gone even if a limit keeps out what it added;
     /// of that, either all is taken or nothing.
     pub fn announce(&mut self, now: Instant, announce: Announce) -> Result<Memory, LimitError> {
         let Announce { address, api, added, removed, everything } = announce;
+        let (id, is_origin) = (address.id, address.role == Role::Origin);
         let (key, memory) = self.renew(now, address, api)?;
         if everything {
+            // It has just started: what was said of it was said of its life before.
+            self.reports.forget(&id);
             self.forget_holdings(key);
+        }
+        self.return_from_absence(now, key);
+        if is_origin && (everything || memory == Memory::Missing) {
+            self.origin_arrives();
         }
         for digest in removed {
             self.remove_holding(key, &digest);
         }
         self.make_room(key, added.len(), &added)?;
         for Holding { digest, complete } in added {
-            self.hold(key, digest, Stake::Announced { complete });
+            self.hold(now, key, digest, Stake::Announced { complete });
         }
         Ok(if everything { Memory::Known } else { memory })
     }
@@ -150,7 +174,7 @@ impl State {
             None => self.make_room(key, 1, &[]).is_ok(),
         };
         if may_ask {
-            self.hold(key, digest, Stake::Asked { until: now + self.lease });
+            self.hold(now, key, digest, Stake::Asked { until: now + self.lease });
         }
     }
 
@@ -174,10 +198,12 @@ impl State {
         {
             self.remove_holding(key, &digest);
         }
+        self.reports.sweep(now);
     }
 
-    /// Whom a node meets that asks for a blob, by that policy. Nobody is named whose lease is over. All origins may be: one
-    /// that does not have the blob says so, and one may have got it since its last announce.
+    /// Whom a node meets that asks for a blob, by that policy. Nobody is named whose lease is over, or whom others
+    /// could not reach. All origins may be: one that does not have the blob says so, and one may have got it since its last
+    /// announce. Where none could be reached, all are named: nobody else stands in for them.
     pub fn meet<R: Rng + ?Sized>(
         &self,
         now: Instant,
@@ -189,15 +215,19 @@ impl State {
         let (none, nowhere) = (Holders::default(), Zone::default());
         let holders = self.blobs.get(digest).unwrap_or(&none);
         let live = |key: Key| Some(&self.nodes.get(key as usize).filter(|node| now < node.expires)?.address);
-        let address =
-            |key: Key| live(key).filter(|_| holders.stake(key).is_none_or(|stake| stake.holds(now)));
-        let origins = self
-            .origins
-            .values()
-            .filter_map(|&key| Some((address(key)?, holders.stake(key).is_some_and(Stake::is_complete))));
-        let candidates = Candidates { agents: holders, origins: origins.collect(), address: &address };
         let asker = self.keys.get(&id).and_then(|&key| live(key));
         let zone = asker.map_or(&nowhere, |address| &address.zone);
+        let holds = |key: Key| holders.stake(key).is_none_or(|stake| stake.holds(now));
+        let there = |key: Key| live(key).filter(|_| holds(key));
+        let address = |key: Key| there(key).filter(|_| self.may_be_named(now, key, zone));
+        let is_complete = |key: Key| holders.stake(key).is_some_and(Stake::is_complete);
+        let keys = self.origins.values().copied();
+        let mut origins: Vec<_> =
+            keys.clone().filter_map(|key| Some((address(key)?, is_complete(key)))).collect();
+        if origins.is_empty() {
+            origins = keys.filter_map(|key| Some((there(key)?, is_complete(key)))).collect();
+        }
+        let candidates = Candidates { agents: holders, origins, address: &address };
         handout(policy, &candidates, Asker { id, zone }, rng)
     }
 
@@ -249,7 +279,15 @@ impl State {
         }
         let (id, role) = (address.id, address.role);
         // As many nodes as there are names for fit into no memory.
-        let key = self.nodes.insert(Node { address, api, expires, holdings: HashSet::new() }) as Key;
+        let node = Node {
+            address,
+            api,
+            expires,
+            holdings: HashSet::new(),
+            handed: Handed::default(),
+            absence: None,
+        };
+        let key = self.nodes.insert(node) as Key;
         self.keys.insert(id, key);
         if role == Role::Origin {
             self.origins.insert(id, key);
@@ -268,8 +306,9 @@ impl State {
         let node = &self.nodes[key as usize];
         for digest in &node.holdings {
             let Some(holders) = self.blobs.get_mut(digest) else { continue };
+            let Some(since) = holders.since(key) else { continue };
             if let Some(stake) = holders.remove(key, agents_zone(&before)) {
-                holders.insert(key, stake, agents_zone(&node.address));
+                holders.insert(key, stake, agents_zone(&node.address), since);
             }
         }
         match node.address.role {
@@ -282,6 +321,7 @@ impl State {
         self.forget_holdings(key);
         if let Some(node) = self.nodes.try_remove(key as usize) {
             self.keys.remove(&node.address.id);
+            self.reports.forget(&node.address.id);
             self.origins.remove(&node.address.id);
         }
     }
@@ -300,18 +340,21 @@ impl State {
         Ok(())
     }
 
-    fn hold(&mut self, key: Key, digest: Digest, stake: Stake) {
+    fn hold(&mut self, now: Instant, key: Key, digest: Digest, stake: Stake) {
         let Some(node) = self.nodes.get_mut(key as usize) else { return };
         if node.holdings.insert(digest) {
             self.holdings += 1;
         }
         let holders = self.blobs.entry(digest).or_default();
-        let before = holders.insert(key, stake, agents_zone(&node.address));
+        let before = holders.insert(key, stake, agents_zone(&node.address), now);
         if let Some(Stake::Asked { until }) = before {
             self.asked.remove(&(until, key, digest));
         }
         if let Stake::Asked { until } = stake {
             self.asked.insert((until, key, digest));
+        }
+        if before.is_none() {
+            self.arrive(key, &digest);
         }
     }
 
@@ -354,7 +397,11 @@ impl Default for Limits {
     }
 }
 
+mod arrivals;
 pub(crate) mod holders;
+mod reachability;
 pub(crate) mod replica;
+mod reports;
 #[cfg(test)]
 mod tests;
+mod views;

@@ -4,11 +4,12 @@
 
 mod support;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use shoal_control::{ControlError, Failure};
-use shoal_core::Digest;
+use shoal_control::{ControlError, Failure, Seen};
+use shoal_core::{Digest, PeerId};
 use shoal_tracker::Config;
+use shoal_tracker::state::Removal;
 use support::{Cluster, config, eventually, repository};
 use tokio::task::JoinSet;
 
@@ -141,3 +142,101 @@ async fn metainfo_that_an_origin_did_not_sign_is_not_handed_on() {
     assert!(matches!(error, ControlError::Unavailable { .. }), "{error:?}");
     assert_eq!(tracker.metric("shoal_tracker_metainfo_cache_bytes", ""), 0.0);
 }
+
+/// A find that says what it knows and waits up to that long; what it brings, and how long it took.
+async fn wait_for_news(node: &support::Node, seen: Seen, wait: Duration) -> (Vec<PeerId>, Duration) {
+    let asked = Instant::now();
+    let found = node.client.find_news(None, &Digest::sha256(BLOB), seen, wait).await.unwrap();
+    (found.peers.iter().map(|peer| peer.id).collect(), asked.elapsed())
+}
+
+#[tokio::test]
+async fn a_find_waits_for_somebody_new_and_no_longer_than_it_says() {
+    let cluster = Cluster::new();
+    let tracker = cluster.tracker(config()).await;
+    let origin = cluster.origin(&[&tracker], "app", &[BLOB]).await;
+    let (asker, holder) = (cluster.agent("asker", &[&tracker]), cluster.agent("holder", &[&tracker]));
+    asker.announce(&[]).await;
+    let seed = origin.node.identity.id();
+    let seen = asker.client.find(None, &Digest::sha256(BLOB)).await.unwrap().seen.unwrap();
+
+    let (peers, took) = wait_for_news(&asker, seen, Duration::from_millis(300)).await;
+    assert_eq!(peers, [seed], "nobody came");
+    assert!(took >= Duration::from_millis(300), "{took:?}");
+    let (news, ()) = tokio::join!(wait_for_news(&asker, seen, LONG), async {
+        eventually("a find waits", async || tracker.tracker.view().waiting() == 1).await;
+        origin.announce().await;
+        holder.announce(&[Digest::sha256(b"another")]).await;
+        assert_eq!(tracker.tracker.view().waiting(), 1, "neither is news");
+        holder.announce(&[Digest::sha256(BLOB)]).await;
+    });
+    assert_eq!(news.0, [holder.identity.id(), seed]);
+    assert!(news.1 < LONG / 2);
+    let (_, took) = wait_for_news(&asker, seen, LONG).await;
+    assert!(took < LONG / 2, "of what came before it was told at once");
+    let elsewhere = Seen { tracker: seen.tracker ^ 1, arrivals: u64::MAX };
+    let (_, took) = wait_for_news(&asker, elsewhere, LONG).await;
+    assert!(took < LONG / 2, "what another tracker knew says nothing here");
+}
+
+#[tokio::test]
+async fn a_find_that_waits_ends_with_its_client_and_with_its_tracker() {
+    let cluster = Cluster::new();
+    let tracker = cluster.tracker(config()).await;
+    let _origin = cluster.origin(&[&tracker], "app", &[BLOB]).await;
+    let asker = cluster.agent("asker", &[&tracker]);
+    asker.announce(&[]).await;
+    let seen = asker.client.find(None, &Digest::sha256(BLOB)).await.unwrap().seen.unwrap();
+    let view = tracker.tracker.view();
+    let waiting = async |count: usize| eventually("so many wait", async || view.waiting() == count).await;
+    tokio::select! {
+        _ = wait_for_news(&asker, seen, LONG) => panic!("nobody came"),
+        () = waiting(1) => {}
+    }
+    waiting(0).await;
+    let (_, ()) = tokio::join!(wait_for_news(&asker, seen, LONG), async {
+        waiting(1).await;
+        tracker.tracker.shutdown().await;
+    });
+}
+
+#[tokio::test]
+async fn a_node_that_enough_others_report_is_found_no_more() {
+    let cluster = Cluster::new();
+    let removal = Removal { reporters: 3, addresses: 1 };
+    for (config, is_removed) in [(config(), false), (Config { removal, ..config() }, true)] {
+        let tracker = cluster.tracker(config).await;
+        let origin = cluster.origin(&[&tracker], "app", &[BLOB]).await;
+        let (dead, digest) = (cluster.agent("dead", &[&tracker]), Digest::sha256(BLOB));
+        dead.announce(&[digest]).await;
+        for name in ["one", "two", "three"] {
+            let agent = cluster.agent(name, &[&tracker]);
+            agent.announce(&[]).await;
+            assert!(agent.peers(&digest).await.contains(&dead.identity.id()));
+            agent.client.report_unreachable(vec![dead.identity.id()]).await.unwrap();
+        }
+        let asker = cluster.agent("asker", &[&tracker]);
+        let found = asker.peers(&digest).await;
+        assert!(found.contains(&origin.node.identity.id()));
+        assert_eq!(found.contains(&dead.identity.id()), !is_removed, "all call from one address");
+        let result = if is_removed { "removed" } else { "noted" };
+        assert!(tracker.metric("shoal_tracker_reports_total", result) >= 1.0);
+    }
+}
+
+/// Other questions are given up after 3 s by those who ask, and after 10 s by the tracker.
+#[tokio::test]
+async fn a_find_may_wait_longer_than_any_other_question() {
+    let cluster = Cluster::new();
+    let tracker = cluster.tracker(config()).await;
+    let origin = cluster.origin(&[&tracker], "app", &[BLOB]).await;
+    let asker = cluster.agent("asker", &[&tracker]);
+    asker.announce(&[]).await;
+    let seen = asker.client.find(None, &Digest::sha256(BLOB)).await.unwrap().seen.unwrap();
+    let (peers, took) = wait_for_news(&asker, seen, Duration::from_secs(11)).await;
+    assert_eq!(peers, [origin.node.identity.id()]);
+    assert!(took >= Duration::from_secs(11), "{took:?}");
+}
+
+/// Longer than any test waits for what is to come at once.
+const LONG: Duration = Duration::from_secs(30);

@@ -1,7 +1,8 @@
 //! Finding peers: what nodes say to trackers and origins, the clients that say it, and the task that announces.
 //!
 //! The wire is JSON over HTTP/2 (or 1.1) over mutual TLS; the types are in [`message`], used by both ends:
-//! `POST /v1/find`, `POST /v1/announce`, `POST /v1/leave`, `POST /v1/renew`, `GET /v1/revocations` at a tracker, and at its
+//! `POST /v1/find`, `POST /v1/announce`, `POST /v1/leave`, `POST /v1/unreachable`,
+//! `POST /v1/renew`, `GET /v1/revocations` at a tracker, and at its
 //! enrolment port, without a certificate, `POST /v1/enrol`; `GET /v1/metainfo` (answered by
 //! `application/octet-stream`), `GET /v1/tag`, `GET /v1/tags` at an origin. Whatever fails is answered by its
 //! status (404: the cluster does not have it; 503: cannot say now) and an [`ErrorReply`]. Nothing that arrives here is
@@ -17,6 +18,7 @@ pub mod message;
 mod origin;
 pub mod overlay;
 mod rendezvous;
+mod reporter;
 mod server_url;
 mod servers;
 mod tracker;
@@ -24,9 +26,10 @@ mod upkeep;
 
 pub use announcer::{Announcer, AnnouncerHandle};
 pub use error::{ControlError, Failure, Nonsense};
-pub use message::{Announced, ErrorReply, Holding, Sharing};
+pub use message::{Announced, ErrorReply, Holding, Seen, Sharing};
 pub use origin::OriginClient;
 pub use rendezvous::MAX_TRACKERS;
+pub use reporter::Reporter;
 pub use server_url::ServerUrl;
 pub use servers::{CONNECT_TIMEOUT, REQUEST_TIMEOUT};
 pub use tracker::{Found, TrackerClient};

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use data_encoding::BASE64;
 use http::{Response, StatusCode, header};
 use serde::{Deserialize, Serialize};
-use shoal_core::{Digest, PeerAddress, RepositoryName, SignedMetainfo, Tag};
+use shoal_core::{Digest, PeerAddress, PeerId, RepositoryName, SignedMetainfo, Tag};
 
 use crate::error::Nonsense;
 
@@ -19,6 +19,8 @@ pub mod path {
     pub const FIND: &str = "/v1/find";
     /// `POST` [`super::AnnounceRequest`] to a tracker, for an [`super::Announced`].
     pub const ANNOUNCE: &str = "/v1/announce";
+    /// `POST` [`super::UnreachableRequest`] to a tracker, for an empty object.
+    pub const UNREACHABLE: &str = "/v1/unreachable";
     /// `POST` [`super::LeaveRequest`] to a tracker, for an empty object.
     pub const LEAVE: &str = "/v1/leave";
     /// `POST` [`super::EnrolRequest`] to a tracker's enrolment port, without a certificate, for a [`super::CertificateReply`].
@@ -43,6 +45,27 @@ pub struct FindRequest {
     pub repository: Option<RepositoryName>,
     /// The blob.
     pub digest: Digest,
+    /// The answer may wait for somebody new. Without it, it comes at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub news: Option<News>,
+}
+
+/// "Whom you named before I know."
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct News {
+    /// What the answer before said.
+    pub seen: Seen,
+    /// How long the answer may take while nobody is new, in milliseconds; a tracker may wait less, or not at all.
+    pub wait_ms: u64,
+}
+
+/// How much a tracker knew when it answered: it alone can tell what came after that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Seen {
+    /// Which tracker, in which of its lives.
+    pub tracker: u64,
+    /// How many had come to blobs by then.
+    pub arrivals: u64,
 }
 
 /// What there is to know before the first piece is asked for.
@@ -52,6 +75,16 @@ pub struct FindReply<'a> {
     pub metainfo: Cow<'a, str>,
     /// Whom to ask, best first; origins last.
     pub peers: Vec<PeerAddress>,
+    /// To be said when this is asked for again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seen: Option<Seen>,
+}
+
+/// "I cannot connect to these nodes", of whom the tracker said that they may be met.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnreachableRequest {
+    /// Who did not answer.
+    pub peers: Vec<PeerId>,
 }
 
 /// "I am here, and have these blobs." The sender is who its certificate says; the body must agree.
@@ -211,6 +244,15 @@ pub struct ErrorReply {
 impl FindRequest {
     /// The longest body: a repository name, a digest, and room for what newer versions add.
     pub const MAX_LENGTH: usize = 4 << 10;
+    /// No tracker lets an answer wait longer, in milliseconds: proxies cut what is silent for a minute.
+    pub const MAX_WAIT_MS: u64 = 30_000;
+}
+
+impl UnreachableRequest {
+    /// The most nodes in one request; more go in several.
+    pub const MAX_PEERS: usize = 256;
+    /// The longest body: `MAX_PEERS` of 55 bytes each, and room for what newer versions add.
+    pub const MAX_LENGTH: usize = 32 << 10;
 }
 
 impl FindReply<'_> {
@@ -310,7 +352,7 @@ mod tests {
             shoal_core::Proof { certificate: Bytes::from_static(b"c"), signature: Bytes::from_static(b"s") };
         let signed = SignedMetainfo { metainfo, proof };
         let text = FindReply::encode_metainfo(&signed);
-        let reply = FindReply { metainfo: Cow::Borrowed(&text), peers: vec![] };
+        let reply = FindReply { metainfo: Cow::Borrowed(&text), peers: vec![], seen: None };
         let read: FindReply<'_> = serde_json::from_slice(&serde_json::to_vec(&reply).unwrap()).unwrap();
         assert_eq!(read.decode_metainfo().unwrap(), signed);
     }

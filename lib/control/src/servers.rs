@@ -1,7 +1,8 @@
 //! Several servers of one kind, of which any will do: each question goes to one after the other until one answers.
 //!
 //! Connections are kept, nothing is redirected, no proxy is taken from the environment, and every reply has a limit
-//! that holds while it is read. The whole question takes at most [`REQUEST_TIMEOUT`], however many servers there are.
+//! that holds while it is read. The whole question takes at most [`REQUEST_TIMEOUT`], however many servers there are; one that
+//! a server may think over takes as much longer at each.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -137,6 +138,12 @@ impl Servers {
     pub(crate) fn with_urls(&self, urls: impl IntoIterator<Item = ServerUrl>, timeout: Duration) -> Self {
         let urls = Known::share(urls.into_iter().collect());
         Self { http: self.http.clone(), urls, last_good: Arc::default(), timeout }
+    }
+
+    /// Asks every server at the same time, each for [`MIN_ATTEMPT`] at most.
+    pub(crate) async fn ask_each(&self, call: &Call<'_>) -> Vec<(String, Result<(), ControlError>)> {
+        let ask = async |index| (self.url(index), self.ask_one(call, index, MIN_ATTEMPT).await.map(drop));
+        futures_util::future::join_all((0..self.urls().len()).map(ask)).await
     }
 
     /// One more, asked after the others. Whether it is what it says is proved when it is asked.

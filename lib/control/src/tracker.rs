@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use reqwest::Method;
@@ -11,8 +12,8 @@ use shoal_identity::{Identity, Revocations};
 
 use crate::error::{ControlError, Nonsense};
 use crate::message::{
-    AnnounceRequest, Announced, CertificateReply, FindReply, FindRequest, Holding, LeaveRequest,
-    RenewRequest, path,
+    AnnounceRequest, Announced, CertificateReply, FindReply, FindRequest, Holding, LeaveRequest, News,
+    RenewRequest, Seen, UnreachableRequest, path,
 };
 use crate::rendezvous::{MAX_TRACKERS, Places, Rendezvous};
 use crate::server_url::ServerUrl;
@@ -42,6 +43,8 @@ pub struct Found {
     pub peers: Vec<PeerAddress>,
     /// The tracker that said so.
     pub bearer: Option<PeerId>,
+    /// How much that tracker knew, if it answers again when it knows more.
+    pub seen: Option<Seen>,
 }
 
 /// What one announce says.
@@ -87,11 +90,57 @@ impl TrackerClient {
         repository: Option<&RepositoryName>,
         digest: &Digest,
     ) -> Result<Found, ControlError> {
-        let request = FindRequest { repository: repository.cloned(), digest: *digest };
-        let call = post(path::FIND, &request, FindReply::MAX_LENGTH, crate::origin::blob(repository, digest));
-        let plan = self.plan(digest);
-        let (found, server) = self.ask_owners(&call, plan, |reply| read_found(&reply, digest)).await?;
+        let request = FindRequest { repository: repository.cloned(), digest: *digest, news: None };
+        self.find_by(request, None).await
+    }
+
+    /// The same, answered when somebody is to be met of whom the answer did not know that said `seen`, or after `wait`.
+    pub async fn find_news(
+        &self,
+        repository: Option<&RepositoryName>,
+        digest: &Digest,
+        seen: Seen,
+        wait: Duration,
+    ) -> Result<Found, ControlError> {
+        let wait = wait.min(Duration::from_millis(FindRequest::MAX_WAIT_MS));
+        let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(FindRequest::MAX_WAIT_MS);
+        let news = Some(News { seen, wait_ms });
+        let request = FindRequest { repository: repository.cloned(), digest: *digest, news };
+        self.find_by(request, Some(wait)).await
+    }
+
+    async fn find_by(&self, request: FindRequest, wait: Option<Duration>) -> Result<Found, ControlError> {
+        let FindRequest { repository, digest, .. } = &request;
+        let what = crate::origin::blob(repository.as_ref(), digest);
+        let call = post(path::FIND, &request, FindReply::MAX_LENGTH, what);
+        let (plan, read) = (self.plan(digest), |reply| read_found(&reply, digest));
+        let (found, server) = match wait {
+            None => self.ask_owners(&call, plan, read).await?,
+            Some(wait) => self.ask_patiently(&call, plan, wait, read).await?,
+        };
         Ok(Found { bearer: server.id, ..found })
+    }
+
+    /// Says that these nodes could not be connected to, at most [`UnreachableRequest::MAX_PEERS`] of them: to every tracker, since
+    /// each believes it of those that it named itself. It is enough that one answers.
+    pub async fn report_unreachable(&self, peers: Vec<PeerId>) -> Result<(), ControlError> {
+        let request = UnreachableRequest { peers };
+        let call = post(path::UNREACHABLE, &request, SMALL_REPLY, "unreachable peers".to_owned());
+        self.servers.tell_all(&call).await
+    }
+
+    /// Asks every tracker for a sign of life, for a second at most; what each said, by its URL.
+    pub async fn probe(&self) -> Vec<(String, Result<(), ControlError>)> {
+        // A question that costs nothing: finds are asked by POST, and that is the answer.
+        let (path, query, body) = (path::FIND, Vec::new(), Bytes::new());
+        let what = "sign of life".to_owned();
+        let call = Call { method: Method::GET, path, query, body, max_reply: SMALL_REPLY, what };
+        let answers = self.servers.ask_each(&call).await;
+        let alive = |answer| match answer {
+            Err(ControlError::NotFound { .. } | ControlError::Denied { status: 405, .. }) => Ok(()),
+            answer => answer,
+        };
+        answers.into_iter().map(|(url, answer)| (url, alive(answer))).collect()
     }
 
     /// Renews the lease of this node at `address` and tells what changed since the last announce: at most
@@ -222,7 +271,7 @@ pub(crate) fn read_found(reply: &Bytes, digest: &Digest) -> Result<Found, Nonsen
     for peer in &mut reply.peers {
         peer.addresses.truncate(AnnounceRequest::MAX_ADDRESSES);
     }
-    Ok(Found { metainfo, peers: reply.peers, bearer: None })
+    Ok(Found { metainfo, peers: reply.peers, bearer: None, seen: reply.seen })
 }
 
 mod clock;

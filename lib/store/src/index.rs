@@ -127,6 +127,12 @@ impl Index {
         partials.collect()
     }
 
+    /// How many entries are whole, and how many are not.
+    pub(crate) fn counts(&self) -> (usize, usize) {
+        let state = locked(&self.state);
+        (state.entries.len() - state.partials, state.partials)
+    }
+
     pub(crate) fn bytes(&self) -> u64 {
         locked(&self.state).bytes
     }

@@ -146,6 +146,12 @@ impl Store {
         self.space.index.digests()
     }
 
+    /// How many blobs are whole, and how many are not.
+    #[must_use]
+    pub fn counts(&self) -> (usize, usize) {
+        self.space.index.counts()
+    }
+
     /// Bytes on disk (whole blobs + partials, which take their full length from the start).
     #[must_use]
     pub fn bytes(&self) -> u64 {

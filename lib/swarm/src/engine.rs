@@ -126,6 +126,14 @@ impl Engine {
         self.timers.next()
     }
 
+    pub(crate) fn peer_of(&self, peer: &PeerId) -> Option<&Peer> {
+        self.peers.get(peer)
+    }
+
+    pub(crate) fn swarm(&self, digest: &Digest) -> Option<&Swarm> {
+        self.swarms.get(digest)
+    }
+
     fn message(&mut self, peer: PeerId, message: Message) -> Result<(), EventError> {
         // Most of what is heard. Members are connected, and booking that with them alone saves a look-up.
         if let Message::Have { digest, pieces } = &message

@@ -19,6 +19,7 @@ pub mod record;
 mod swarm;
 mod timers;
 mod uploads;
+mod view;
 mod wanted;
 
 #[cfg(test)]
@@ -29,3 +30,4 @@ pub use engine::Engine;
 pub use event::{
     Action, Candidate, DisconnectReason, Event, EventError, Message, Moment, PieceOutcome, Priority, Scope,
 };
+pub use view::{MemberView, PeerStanding};

@@ -15,6 +15,7 @@ use crate::connection::{ConnectionId, Fault, Note};
 use crate::limit::Limiter;
 use crate::metrics::{Metrics, PieceResult};
 use crate::requests::{Arriving, Requests, Wanted};
+use crate::traffic::Traffic;
 use crate::wire::PieceHeader;
 
 /// What the pieces of one connection need on their way in.
@@ -26,6 +27,7 @@ pub(crate) struct Arrivals {
     pub(crate) notes: mpsc::Sender<Note>,
     pub(crate) ingress: Limiter,
     pub(crate) metrics: Metrics,
+    pub(crate) traffic: Arc<Traffic>,
 }
 
 impl Arrivals {
@@ -40,6 +42,7 @@ impl Arrivals {
 
     /// So many of its bytes were read; the next are to wait until it is their turn.
     pub(crate) async fn pace(&self, wanted: &Wanted, read: usize) {
+        self.traffic.receive(read as u64);
         let mut left = u32::try_from(read).expect("a read is at most a piece");
         while left > 0 {
             left -= self.ingress.take(wanted.priority, left).await;

@@ -80,6 +80,17 @@ impl HandshakeError {
         }
     }
 
+    /// Whether the peer is not there, as far as can be told from here: not so where it answered and had no place, or where
+    /// one of both does not believe the other.
+    pub(crate) fn is_absence(&self) -> bool {
+        match self {
+            Self::Timeout { .. } | Self::OtherPeer { .. } => true,
+            Self::Connection { source: ReachError::NotSpoken(_), .. } => false,
+            Self::Connection { source, .. } => !source.is_refusal(),
+            _ => false,
+        }
+    }
+
     /// Where the other end was.
     pub(crate) fn address(&self) -> Option<SocketAddr> {
         match *self {

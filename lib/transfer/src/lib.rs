@@ -25,10 +25,13 @@ mod recorder;
 mod requests;
 mod swarms;
 mod tcp;
+mod traffic;
 mod transfer;
 mod upload;
+mod view;
 
 pub use config::{Config, ConfigError, RateLimits, RecordConfig, TransportChoice};
 pub use endpoint::BindError;
 pub use fetch::{Fetch, FetchError, FetchEvent, Want};
 pub use transfer::{Stats, Transfer};
+pub use view::{FetchView, MemberView, PeerView, View};

@@ -7,6 +7,7 @@
 mod actions;
 mod connections;
 mod fetches;
+mod view;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -15,7 +16,7 @@ use shoal_core::{Digest, PeerAddress, PeerId, Zone};
 use shoal_identity::{Identity, Refusals};
 use shoal_store::{Blob, CommitError, Partial, Store};
 use shoal_swarm::{Event, Message, Moment};
-use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, broadcast, mpsc, oneshot, watch};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
@@ -32,6 +33,7 @@ use crate::peers::Peers;
 use crate::recorder::RecordedEngine;
 use crate::swarms::Swarms;
 use crate::upload::UploadKey;
+use crate::view::{MemberView, View};
 use crate::wire::CloseReason;
 
 /// What the owner of the node wants.
@@ -54,6 +56,10 @@ pub(crate) enum Command {
     Close { digest: Digest, reply: oneshot::Sender<()> },
     /// Stop serving a blob if the store has it no more.
     Forget { digest: Digest },
+    /// Say what there is to see.
+    View { reply: oneshot::Sender<View> },
+    /// Say who is in the swarm of a blob.
+    Members { digest: Digest, reply: oneshot::Sender<Vec<MemberView>> },
 }
 
 /// How a task of the node came out.
@@ -78,6 +84,14 @@ enum Outcome {
 pub(crate) struct Own {
     pub(crate) identity: Identity,
     pub(crate) zone: Zone,
+}
+
+/// The node's ends of what its handle holds.
+#[derive(Debug)]
+pub(crate) struct Ends {
+    pub(crate) commands: mpsc::Receiver<Command>,
+    pub(crate) unreachable: broadcast::Sender<PeerId>,
+    pub(crate) stop: CancellationToken,
 }
 
 /// One node; see the module's head.
@@ -109,6 +123,8 @@ pub(crate) struct Node {
     commands: mpsc::Receiver<Command>,
     notes: mpsc::Receiver<Note>,
     note_sender: mpsc::Sender<Note>,
+    /// Takes the names of peers that cannot be connected to.
+    unreachable: broadcast::Sender<PeerId>,
     stop: CancellationToken,
     last_number: u64,
     last_moment: u64,
@@ -121,8 +137,7 @@ impl Node {
         Own { identity, zone }: Own,
         store: Store,
         metrics: Metrics,
-        commands: mpsc::Receiver<Command>,
-        stop: CancellationToken,
+        Ends { commands, unreachable, stop }: Ends,
     ) -> Result<Self, BindError> {
         let own = identity.id();
         let engine = RecordedEngine::open(&config, own, zone.clone())?;
@@ -150,6 +165,7 @@ impl Node {
             commands,
             notes,
             note_sender,
+            unreachable,
             stop,
             last_number: 0,
             last_moment: 0,
@@ -219,6 +235,9 @@ impl Node {
                 // An error means that the caller did not wait.
                 let _ = reply.send(());
             }
+            // Errors mean that whoever asked has gone.
+            Command::View { reply } => drop(reply.send(self.view())),
+            Command::Members { digest, reply } => drop(reply.send(self.members(&digest))),
             Command::Forget { digest } => {
                 let idle = self.swarms.get(&digest).is_some_and(|swarm| swarm.fetch.is_none());
                 if idle && self.store.entry(&digest).is_none() {

@@ -12,11 +12,13 @@ use rustls::pki_types::CertificateDer;
 use shoal_core::{Digest, PeerId, Role, Zone};
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
+use tokio::time::Instant;
 
 use crate::connection::ConnectionId;
 use crate::handshake::Introduction;
 use crate::link::{Link, Transport};
 use crate::requests::Requests;
+use crate::traffic::Traffic;
 use crate::wire::{CloseReason, Frame};
 
 /// All peers that are connected or being dialled.
@@ -37,6 +39,9 @@ pub(crate) struct Established {
     pub(crate) requests: Arc<Requests>,
     /// Of the peer's Hello.
     pub(crate) moment: u64,
+    /// What it has moved.
+    pub(crate) traffic: Arc<Traffic>,
+    pub(crate) since: Instant,
     /// What it was let in by.
     pub(crate) certificate: CertificateDer<'static>,
 }
@@ -172,7 +177,8 @@ impl Peers {
         self.connections().filter(|one| holds(&one.certificate)).map(|one| one.id.peer).collect()
     }
 
-    fn connections(&self) -> impl Iterator<Item = &Established> {
+    /// All connections.
+    pub(crate) fn connections(&self) -> impl Iterator<Item = &Established> {
         self.states.values().filter_map(|state| match state {
             State::Established(connection) => Some(connection),
             State::Dialling(_) => None,

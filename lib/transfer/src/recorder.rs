@@ -88,6 +88,11 @@ impl RecordedEngine {
         Some(action)
     }
 
+    /// The engine, to look at.
+    pub(crate) fn look(&self) -> &Engine {
+        &self.engine
+    }
+
     pub(crate) fn next_timeout(&self) -> Option<Moment> {
         self.engine.next_timeout()
     }

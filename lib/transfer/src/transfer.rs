@@ -4,10 +4,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use shoal_core::{Digest, PeerAddress, Role, Zone};
+use shoal_core::{Digest, PeerAddress, PeerId, Role, Zone};
 use shoal_identity::Identity;
 use shoal_store::{Partial, Store};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -15,7 +15,8 @@ use crate::config::Config;
 use crate::endpoint::{BindError, Endpoint};
 use crate::fetch::{Fetch, FetchError, Want};
 use crate::metrics::Metrics;
-use crate::node::{Command, Node, Own};
+use crate::node::{Command, Ends, Node, Own};
+use crate::view::{MemberView, View};
 
 /// A node's place in all swarms: one engine, one QUIC endpoint. Cheap to clone handle to the task that owns the engine.
 #[derive(Clone, Debug)]
@@ -24,6 +25,7 @@ pub struct Transfer {
     local_address: SocketAddr,
     metrics: Metrics,
     last_fetch: Arc<AtomicU64>,
+    unreachable: broadcast::Sender<PeerId>,
     stop: CancellationToken,
     task: TaskTracker,
 }
@@ -54,13 +56,15 @@ impl Transfer {
         let endpoint = Endpoint::bind(&config, &identity)?;
         let metrics = Metrics::register(registry)?;
         let (commands, queue) = mpsc::channel(config.command_queue.get());
+        let unreachable = broadcast::Sender::new(UNREACHABLE_QUEUE);
         let (local_address, stop, task) =
             (endpoint.local_address(), CancellationToken::new(), TaskTracker::new());
         let own = Own { identity, zone };
-        let node = Node::new(config, endpoint, own, store, metrics.clone(), queue, stop.clone())?;
+        let ends = Ends { commands: queue, unreachable: unreachable.clone(), stop: stop.clone() };
+        let node = Node::new(config, endpoint, own, store, metrics.clone(), ends)?;
         task.spawn(Box::pin(node.run()));
         task.close();
-        Ok(Self { commands, local_address, metrics, last_fetch: Arc::default(), stop, task })
+        Ok(Self { commands, local_address, metrics, last_fetch: Arc::default(), unreachable, stop, task })
     }
 
     /// Where the peer port is.
@@ -115,6 +119,31 @@ impl Transfer {
         let _ = self.commands.send(Command::Forget { digest: *digest }).await;
     }
 
+    /// Tells of peers that could not be connected to: nothing answered where they should be, or somebody else did. Not of those
+    /// that said no, or left. Who does not keep up misses the oldest.
+    #[must_use]
+    pub fn unreachable(&self) -> broadcast::Receiver<PeerId> {
+        self.unreachable.subscribe()
+    }
+
+    /// Who is connected, and what is on its way. Nothing of both once the node has stopped.
+    pub async fn view(&self) -> View {
+        let (reply, answer) = oneshot::channel();
+        self.ask(Command::View { reply }, answer).await
+    }
+
+    /// Who of the peers is in the swarm of a blob.
+    pub async fn members(&self, digest: &Digest) -> Vec<MemberView> {
+        let (reply, answer) = oneshot::channel();
+        self.ask(Command::Members { digest: *digest, reply }, answer).await
+    }
+
+    async fn ask<T: Default>(&self, command: Command, answer: oneshot::Receiver<T>) -> T {
+        // An error means that the node has stopped, here and below.
+        let _ = self.commands.send(command).await;
+        answer.await.unwrap_or_default()
+    }
+
     /// The counters.
     #[must_use]
     pub fn stats(&self) -> Stats {
@@ -132,3 +161,6 @@ impl Transfer {
         self.task.wait().await;
     }
 }
+
+/// Names of unreachable peers that wait to be taken: a rack at once.
+const UNREACHABLE_QUEUE: usize = 256;

@@ -1,5 +1,6 @@
 //! One piece, from the store to a peer.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use shoal_core::{Digest, PeerId, PieceIndex};
@@ -10,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::limit::Limiter;
 use crate::link::{Link, SendPieceError};
 use crate::metrics::Metrics;
+use crate::traffic::Traffic;
 use crate::wire::PieceHeader;
 
 /// Names an upload; there is at most one of a piece to a peer.
@@ -27,6 +29,7 @@ pub(crate) struct Upload {
     pub(crate) cancelled: CancellationToken,
     pub(crate) timeout: Duration,
     pub(crate) metrics: Metrics,
+    pub(crate) traffic: Arc<Traffic>,
 }
 
 /// Why a peer did not get a piece.
@@ -69,8 +72,10 @@ impl Upload {
         let mut sent = 0;
         while sent < length {
             let part = self.entry.read_part(piece, sent..sent + PART).await?;
-            sent += part.len() as u32;
+            let length = part.len() as u32;
             sender.send(part).await?;
+            sent += length;
+            self.traffic.send(length.into());
         }
         sender.finish().await?;
         self.metrics.bytes_sent.inc_by(length.into());

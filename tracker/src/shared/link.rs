@@ -127,7 +127,7 @@ impl Session<'_> {
             Err(error) => return shared.refuse("message", None, &error),
         };
         let id = event.id;
-        match shared.state().follow(Instant::now().into_std(), event) {
+        match shared.follow(event) {
             Followed::Gap => drop(self.missed.insert(id)),
             Followed::Full => shared.metrics.refused.with_label_values(&["limit"]).inc(),
             Followed::Taken | Followed::Older => {}
@@ -164,7 +164,7 @@ impl Session<'_> {
             match record {
                 Ok(Some(record)) => {
                     versions.insert(*id, record.version);
-                    if shared.state().adopt(Instant::now().into_std(), record) == Followed::Full {
+                    if shared.adopt(record) == Followed::Full {
                         shared.metrics.refused.with_label_values(&["limit"]).inc();
                     }
                 }

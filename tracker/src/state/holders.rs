@@ -6,6 +6,8 @@ use std::time::Instant;
 use rand::{Rng, RngExt as _};
 use shoal_core::Zone;
 
+use super::arrivals::Latest;
+
 /// A node's place in the tracker's list.
 pub(crate) type Key = u32;
 
@@ -23,6 +25,7 @@ pub(super) enum Stake {
 pub(crate) struct Holders {
     places: HashMap<Key, Place>,
     zones: BTreeMap<Zone, Agents>,
+    latest: Latest,
 }
 
 #[derive(Debug, Default)]
@@ -36,6 +39,8 @@ struct Place {
     stake: Stake,
     /// Where in its list an agent stands.
     at: Option<u32>,
+    /// When it became a holder.
+    since: Instant,
 }
 
 /// Nodes in random order, shuffled only as far as they are drawn (Fisher and Yates, with the swaps in a map).
@@ -61,12 +66,41 @@ impl Holders {
         self.places.get(&key).map(|place| place.stake)
     }
 
+    /// Since when it has been a holder.
+    pub(super) fn since(&self, key: Key) -> Option<Instant> {
+        self.places.get(&key).map(|place| place.since)
+    }
+
+    /// All, in no order.
+    pub(super) fn keys(&self) -> impl Iterator<Item = Key> {
+        self.places.keys().copied()
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.places.is_empty()
     }
 
-    /// `zone` is that of an agent; origins are not drawn. Gives the stake that it had.
-    pub(super) fn insert(&mut self, key: Key, stake: Stake, zone: Option<&Zone>) -> Option<Stake> {
+    pub(super) fn len(&self) -> usize {
+        self.places.len()
+    }
+
+    pub(super) fn latest(&self) -> &Latest {
+        &self.latest
+    }
+
+    pub(super) fn latest_mut(&mut self) -> &mut Latest {
+        &mut self.latest
+    }
+
+    /// `zone` is that of an agent; origins are not drawn. One that is a holder already has been one since then. Gives the stake
+    /// that it had.
+    pub(super) fn insert(
+        &mut self,
+        key: Key,
+        stake: Stake,
+        zone: Option<&Zone>,
+        now: Instant,
+    ) -> Option<Stake> {
         let before = self.places.get(&key).copied();
         if let Some(Place { stake: known, .. }) = before
             && known.is_complete() == stake.is_complete()
@@ -74,6 +108,7 @@ impl Holders {
             self.places.entry(key).and_modify(|place| place.stake = stake);
             return Some(known);
         }
+        let since = before.map_or(now, |place| place.since);
         let stake_before = self.remove(key, zone);
         let at = zone.map(|zone| {
             let list = self.zones.entry(zone.clone()).or_default().list(stake);
@@ -81,13 +116,13 @@ impl Holders {
             // A tracker knows some thousand nodes.
             u32::try_from(list.len() - 1).unwrap_or(u32::MAX)
         });
-        self.places.insert(key, Place { stake, at });
+        self.places.insert(key, Place { stake, at, since });
         stake_before
     }
 
     /// `zone` is what it was when the node was inserted.
     pub(super) fn remove(&mut self, key: Key, zone: Option<&Zone>) -> Option<Stake> {
-        let Place { stake, at } = self.places.remove(&key)?;
+        let Place { stake, at, .. } = self.places.remove(&key)?;
         if let (Some(at), Some(zone)) = (at, zone)
             && let Some(agents) = self.zones.get_mut(zone)
         {
@@ -183,6 +218,7 @@ mod tests {
 
         #[test]
         fn lists_say_what_the_places_say(steps in prop::collection::vec((0u32..6, 0u8..4), 0..60)) {
+            let now = Instant::now();
             let zone = |key: Key| (key != 0).then(|| Zone(format!("zone-{}", key % 2)));
             let mut holders = Holders::default();
             for (key, what) in steps {
@@ -190,7 +226,7 @@ mod tests {
                 if what == 0 {
                     holders.remove(key, zone(key).as_ref());
                 } else {
-                    holders.insert(key, stake, zone(key).as_ref());
+                    holders.insert(key, stake, zone(key).as_ref(), now);
                 }
                 let mut all = holders.all();
                 let mut rng = StdRng::seed_from_u64(1);

@@ -280,3 +280,7 @@ proptest! {
         prop_assert!(state.asked.is_empty());
     }
 }
+
+mod arrivals;
+mod reachability;
+mod views;

@@ -148,7 +148,7 @@ impl Findings {
         let mut peers: Vec<PeerAddress> = self.holders.into_iter().map(|(address, _)| address).collect();
         peers.sort_by_key(|address| address.role == Role::Origin);
         Some(FoundByOverlay {
-            found: Found { metainfo, peers, bearer: None },
+            found: Found { metainfo, peers, bearer: None, seen: None },
             lent: (!by_origin).then_some(lent),
         })
     }

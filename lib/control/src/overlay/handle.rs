@@ -107,7 +107,7 @@ impl Overlay {
     /// How many nodes are connected.
     #[must_use]
     pub fn peers(&self) -> usize {
-        usize::try_from(self.handle.metrics.peers.get()).unwrap_or(0)
+        self.handle.peers()
     }
 
     /// Closes all connections.
@@ -133,6 +133,12 @@ impl OverlayHandle {
     /// The node has all these, of which the last few count.
     pub fn hold(&self, digests: impl IntoIterator<Item = Digest>) {
         digests.into_iter().for_each(|digest| self.used(digest));
+    }
+
+    /// How many nodes of the overlay are connected.
+    #[must_use]
+    pub fn peers(&self) -> usize {
+        usize::try_from(self.metrics.peers.get()).unwrap_or(0)
     }
 
     /// Whether a node of the overlay is connected.

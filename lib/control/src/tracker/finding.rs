@@ -102,6 +102,27 @@ impl TrackerClient {
         question.kept.ok_or_else(|| last.unwrap_or_else(|| self.servers.nobody(call)))
     }
 
+    /// The same for a question that is answered when there is news, or after `wait`: by one at a time, for each would wait.
+    pub(super) async fn ask_patiently(
+        &self,
+        call: &Call<'_>,
+        plan: Plan,
+        wait: Duration,
+        read: impl Fn(Bytes) -> Result<Found, Nonsense>,
+    ) -> Result<(Found, Server), ControlError> {
+        let learned = self.rendezvous.len()..self.servers.urls().len();
+        let mut last = None;
+        for place in plan.order.into_iter().chain(learned) {
+            let outcome = self.servers.ask_at(call, place, REQUEST_TIMEOUT + wait, &read).await;
+            self.note(place, &outcome);
+            match outcome {
+                Err(error) if !error.is_final() => last = Some(error),
+                outcome => return outcome,
+            }
+        }
+        Err(last.unwrap_or_else(|| self.servers.nobody(call)))
+    }
+
     async fn ask_place(
         &self,
         call: &Call<'_>,

@@ -150,6 +150,7 @@ async fn read_body(
     }
     let mut bytes = Buffer::with_capacity(length);
     bytes.extend_from_slice(&start);
+    arrivals.pace(wanted, start.len()).await;
     let mut rest = (&mut stream).take((length - start.len()) as u64);
     while bytes.len() < length {
         match rest.read_buf(&mut *bytes).await {

@@ -106,6 +106,7 @@ impl Node {
             cancelled: cancelled.clone(),
             timeout: self.config.upload_timeout,
             metrics: self.metrics.clone(),
+            traffic: Arc::clone(&connection.traffic),
         };
         self.uploads.insert(key, cancelled);
         self.metrics.uploads.inc();

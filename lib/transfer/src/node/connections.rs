@@ -5,6 +5,7 @@ use std::sync::Arc;
 use shoal_core::PeerId;
 use shoal_swarm::{Event, Message};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use super::{Node, Outcome};
 use crate::arrival::Arrivals;
@@ -14,6 +15,7 @@ use crate::handshake::{HandshakeError, Introduction};
 use crate::path::Path;
 use crate::peers::{Established, State, Verdict};
 use crate::requests::Requests;
+use crate::traffic::Traffic;
 use crate::wire::{CloseReason, Frame, Hello};
 
 impl Node {
@@ -111,6 +113,10 @@ impl Node {
                 self.note_refusal(&error);
                 tracing::debug!(%peer, error = &error as &dyn std::error::Error, "dial failed");
                 self.metrics.dials_failed.inc();
+                if error.is_absence() {
+                    // An error means that nobody wants to know.
+                    let _ = self.unreachable.send(peer);
+                }
                 self.events.push_back(Event::ConnectFailed { peer });
             }
         }
@@ -127,6 +133,7 @@ impl Node {
             let _ = messages.try_send(answer);
         }
         let requests = Arc::new(Requests::default());
+        let traffic = Arc::<Traffic>::default();
         let arrivals = Arc::new(Arrivals {
             connection: id,
             role,
@@ -134,6 +141,7 @@ impl Node {
             notes: self.note_sender.clone(),
             ingress: self.ingress.clone(),
             metrics: self.metrics.clone(),
+            traffic: Arc::clone(&traffic),
         });
         let connection = Connection { line, messages: queue, arrivals, patience: self.config.idle_timeout };
         self.tasks.spawn(async move {
@@ -144,8 +152,18 @@ impl Node {
         tracing::debug!(%peer, %role, %address, ?transport, software = hello.software(), "connected");
         let (moment, zone) = (hello.moment, hello.zone);
         let zone_here = zone.clone();
-        let established =
-            Established { id, role, zone: zone_here, link, messages, requests, moment, certificate };
+        let established = Established {
+            id,
+            role,
+            zone: zone_here,
+            link,
+            messages,
+            requests,
+            moment,
+            traffic,
+            since: Instant::now(),
+            certificate,
+        };
         let earlier = self.peers.establish(established);
         self.metrics.connections.set(i64::try_from(self.peers.count()).unwrap_or(i64::MAX));
         if let Some(earlier) = earlier {

@@ -89,7 +89,7 @@ async fn answer(behaviour: u8, metainfo: String) -> Response {
         addresses: vec![([10, 0, 0, 1], 1).into()],
         zone: Zone::default(),
     };
-    let reply = |peers| Json(FindReply { metainfo: metainfo.into(), peers }).into_response();
+    let reply = |peers| Json(FindReply { metainfo: metainfo.into(), peers, seen: None }).into_response();
     match behaviour {
         NOBODY => reply(vec![]),
         SOMEBODY => reply(vec![agent]),

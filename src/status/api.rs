@@ -1,0 +1,51 @@
+//! The answers of the admin port.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use axum::extract::{Path, Query as UrlQuery, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use shoal_core::Digest;
+
+use super::{Peers, Query, Status, Swarm, path};
+
+/// A role that can be asked.
+pub trait Source: Send + Sync + 'static {
+    /// What it is and does.
+    fn status(&self, query: Query) -> impl Future<Output = Status> + Send;
+    /// Whom it knows.
+    fn peers(&self, query: Query) -> impl Future<Output = Peers> + Send;
+    /// Who has what of a blob.
+    fn swarm(&self, digest: Digest, query: Query) -> impl Future<Output = Swarm> + Send;
+}
+
+/// The paths of a role.
+pub fn router<S: Source>(source: S) -> Router {
+    Router::new()
+        .route(path::STATUS, get(status::<S>))
+        .route(path::PEERS, get(peers::<S>))
+        .route(&format!("{}/{{digest}}", path::SWARM), get(swarm::<S>))
+        .with_state(Arc::new(source))
+}
+
+async fn status<S: Source>(State(source): State<Arc<S>>, UrlQuery(query): UrlQuery<Query>) -> Json<Status> {
+    Json(source.status(query).await)
+}
+
+async fn peers<S: Source>(State(source): State<Arc<S>>, UrlQuery(query): UrlQuery<Query>) -> Json<Peers> {
+    Json(source.peers(query).await)
+}
+
+async fn swarm<S: Source>(
+    State(source): State<Arc<S>>,
+    Path(digest): Path<String>,
+    UrlQuery(query): UrlQuery<Query>,
+) -> Response {
+    match Digest::parse(&digest) {
+        Ok(digest) => Json(source.swarm(digest, query).await).into_response(),
+        Err(error) => (StatusCode::BAD_REQUEST, format!("{error}\n")).into_response(),
+    }
+}
