@@ -4,6 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use serde::Deserialize;
+use shoal_control::Advertise;
 use shoal_core::Zone;
 use shoal_driver::ByteRange;
 use shoal_transfer::Want;
@@ -26,9 +27,10 @@ pub struct Config {
     pub tracker: Vec<String>,
     /// The origins' internal API, as `https://host:port`: they know what a tag means now. Without any, no tag means anything.
     pub origins: Vec<String>,
-    /// The address at which other nodes reach the peer port, where it is not the one that the tracker sees.
+    /// Where other nodes reach the peer port, where that is not what the tracker sees: `host:port`, or several. Names are looked
+    /// up again while the node runs.
     #[serde(default)]
-    pub advertise: Option<SocketAddr>,
+    pub advertise: Advertise,
     /// Where this host stands (a data centre, or `centre/rack`): near peers are preferred.
     #[serde(default)]
     pub zone: Zone,

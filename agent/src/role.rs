@@ -7,7 +7,9 @@ use std::time::Instant;
 
 use prometheus::IntCounter;
 use shoal_control::overlay::{Holder, Library, MAX_LENT, Member, Overlay, OverlayHandle};
-use shoal_control::{Announcer, ControlError, Holding, OriginClient, Reporter, TrackerClient, Upkeep};
+use shoal_control::{
+    Announcer, ControlError, Holding, OriginClient, Reporter, TrackerClient, Upkeep, Whereabouts,
+};
 use shoal_core::{Digest, PeerAddress, PeerId, RepositoryName, Role};
 use shoal_driver::ReadOnlyDriver;
 use shoal_http::{Running, Server, Workers};
@@ -37,6 +39,7 @@ pub struct Agent {
     tracker: TrackerClient,
     _upkeep: Upkeep,
     _reporter: Reporter,
+    _whereabouts: Whereabouts,
     overlay: Option<Overlay>,
     store: Store,
     id: PeerId,
@@ -107,13 +110,10 @@ impl Agent {
         let tracker = TrackerClient::new(&identity, config.tracker)?;
         let origins = OriginClient::new(&identity, config.origins)?;
 
-        let peer_port = config.advertise.unwrap_or(transfer.local_address());
-        let address = PeerAddress {
-            id: identity.id(),
-            role: Role::Agent,
-            addresses: vec![peer_port],
-            zone: config.zone,
-        };
+        let who =
+            PeerAddress { id: identity.id(), role: Role::Agent, addresses: Vec::new(), zone: config.zone };
+        let whereabouts = Whereabouts::start(who, config.advertise, transfer.local_address()).await;
+        let address = whereabouts.watch();
         let announcer = Announcer::start(tracker.clone(), address.clone(), None, held_by(store.clone()));
         let upkeep = Upkeep::of_node(&identity, &config.identity, &tracker, &announcer.handle());
         let reporter = Reporter::start(tracker.clone(), transfer.unreachable());
@@ -165,7 +165,7 @@ impl Agent {
         let server = listen(("container runtime", "listen"), config.listen, &config.http).await?;
         let workers = Workers::start().map_err(BindError::Threads)?;
         let server = server.on(workers.clone()).serve(router);
-        tracing::info!(peer = %id, registry = %server.local_address(), peers = %peer_port, "agent is up");
+        tracing::info!(peer = %id, registry = %server.local_address(), peers = %transfer.local_address(), "agent is up");
         Ok(Self {
             registry,
             server,
@@ -176,6 +176,7 @@ impl Agent {
             tracker,
             _upkeep: upkeep,
             _reporter: reporter,
+            _whereabouts: whereabouts,
             overlay,
             store,
             id,

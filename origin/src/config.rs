@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 use serde::Deserialize;
+use shoal_control::Advertise;
 use shoal_core::Zone;
 
 use crate::tls::TlsConfig;
@@ -35,9 +36,10 @@ pub struct Config {
     pub admin: SocketAddr,
     /// The trackers, as `https://host:port`.
     pub tracker: Vec<String>,
-    /// The address at which other nodes reach the peer port, where it is not the one that the tracker sees.
+    /// Where other nodes reach the peer port, where that is not what the tracker sees: `host:port`, or several. Names are looked
+    /// up again while the node runs.
     #[serde(default)]
-    pub advertise: Option<SocketAddr>,
+    pub advertise: Advertise,
     /// The URL at which trackers reach `api_listen`, where it is not `https://` and that address.
     #[serde(default)]
     pub advertise_api: Option<String>,

@@ -7,7 +7,7 @@ use std::time::Duration;
 use axum::extract::Request;
 use axum::middleware::map_request;
 use shoal_control::overlay::{Member, Overlay, OverlayHandle};
-use shoal_control::{Announcer, ControlError, Reporter, TrackerClient, Upkeep};
+use shoal_control::{Announcer, ControlError, Reporter, TrackerClient, Upkeep, Whereabouts};
 use shoal_core::{PeerAddress, PeerId, Role};
 use shoal_driver::{FilesystemDriver, ReadWriteDriver, Signer};
 use shoal_http::{Doorkeeper, Running, Server, Workers};
@@ -36,6 +36,7 @@ pub struct Origin {
     tracker: TrackerClient,
     _upkeep: Upkeep,
     _reporter: Reporter,
+    _whereabouts: Whereabouts,
     overlay: Option<Overlay>,
     store: Store,
     id: PeerId,
@@ -147,9 +148,10 @@ impl Origin {
 
         let maintenance = Schedule::start(registry.maintenance(), config.maintenance, counters);
 
-        let peer_port = config.advertise.unwrap_or(transfer.local_address());
         let id = identity.id();
-        let address = PeerAddress { id, role: Role::Origin, addresses: vec![peer_port], zone: config.zone };
+        let who = PeerAddress { id, role: Role::Origin, addresses: Vec::new(), zone: config.zone };
+        let whereabouts = Whereabouts::start(who, config.advertise, transfer.local_address()).await;
+        let address = whereabouts.watch();
         let url = config.advertise_api.unwrap_or_else(|| format!("https://{}", api.local_address()));
         // Trackers ask an origin what it has; it need not tell them a million blobs.
         let announcer = Announcer::start(tracker.clone(), address.clone(), Some(url), Vec::new);
@@ -163,7 +165,7 @@ impl Origin {
             Some(overlay) => Some(Overlay::start(overlay, member, metrics).await?),
             None => None,
         };
-        tracing::info!(peer = %id, registry = %server.local_address(), api = %api.local_address(), peers = %peer_port, "origin is up");
+        tracing::info!(peer = %id, registry = %server.local_address(), api = %api.local_address(), peers = %transfer.local_address(), "origin is up");
         Ok(Self {
             registry,
             maintenance,
@@ -175,6 +177,7 @@ impl Origin {
             tracker,
             _upkeep: upkeep,
             _reporter: reporter,
+            _whereabouts: whereabouts,
             overlay,
             store,
             id,

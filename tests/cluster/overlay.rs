@@ -134,6 +134,7 @@ async fn outsider(identity: Identity, joins: u16, signed: Option<SignedMetainfo>
         addresses: vec![([127, 0, 0, 1], 9).into()],
         zone: Zone::default(),
     };
+    let address = tokio::sync::watch::channel(address).1;
     let member = Member { identity, address, library, trackers: None, tracker_url: None };
     let metrics = Registry::new();
     (Overlay::start(&config, member, &metrics).await.unwrap(), metrics)

@@ -113,6 +113,19 @@ impl Processes {
         self.agent_by(name, &format!("tracker = [{tracker:?}]\norigins = [{origin:?}]"), store, more).await
     }
 
+    /// The same with its peer port there, and with more keys.
+    pub(crate) async fn agent_at(&self, name: &str, listen: &str, keys: &str) -> Process {
+        let (tracker, origin) = (&self.tracker_url, &self.origin_url);
+        let servers = format!("tracker = [{tracker:?}]\norigins = [{origin:?}]\n{keys}");
+        let store = stored(self.folder.path(), name, "min_free = 0\ncapacity = \"100%\"\n");
+        // The peer port is what the last table is about.
+        let store = store.replace("127.0.0.1:0", listen);
+        let config = format!("listen = \"127.0.0.1:0\"\n{servers}\n{store}");
+        let agent = Process::spawn(self.folder.path(), Role::Agent, name, &config);
+        agent.ready().await;
+        agent
+    }
+
     /// The same with no tracker and no origin.
     pub(crate) async fn agent_alone(&self, name: &str, more: &str) -> Process {
         self.agent_by(name, "tracker = []\norigins = []", "capacity = \"100%\"\n", more).await

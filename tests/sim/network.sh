@@ -47,6 +47,7 @@ plug_in() {
   ip -n "$space" address add "$(ip_of "$host")/24" dev eth0
   ip -n "$space" link set eth0 up
   ip -n "$space" link set lo up
+  ip -n "$space" route add multicast 224.0.0.0/4 dev eth0
 }
 
 # unplug HOST... and plug HOST...: the switch drops all that comes from there and goes there, without a word.

@@ -279,6 +279,8 @@ async fn join_overlay(
     let address =
         PeerAddress { id: identity.id(), role: Role::Tracker, addresses: vec![], zone: Zone::default() };
     let nothing: Held = Arc::new(|_, _| Box::pin(std::future::ready(None)));
+    // It exchanges no pieces, wherever it is.
+    let address = tokio::sync::watch::channel(address).1;
     let member = Member { identity, address, library: nothing, trackers: None, tracker_url };
     Ok(Some(Overlay::start(overlay, member, registry).await?))
 }

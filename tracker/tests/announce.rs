@@ -167,7 +167,12 @@ impl Announcing {
             let holdings = Arc::clone(&holdings);
             move || holdings.lock().unwrap().clone()
         };
-        let announcer = Announcer::start(node.client.clone(), node.address.clone(), None, snapshot);
+        let announcer = Announcer::start(
+            node.client.clone(),
+            tokio::sync::watch::channel(node.address.clone()).1,
+            None,
+            snapshot,
+        );
         Self { node, holdings, announcer }
     }
 

@@ -88,6 +88,7 @@ async fn start(identity: Identity, origin: &Identity, others: &[Node]) -> Node {
         let held = Holder { metainfo: signed.clone(), lent: MAX_LENT };
         Box::pin(std::future::ready(Some(held)))
     });
+    let address = tokio::sync::watch::channel(address).1;
     let member = Member { identity, address, library, trackers: None, tracker_url: None };
     let metrics = Registry::new();
     Node { overlay: Overlay::start(&config, member, &metrics).await.unwrap(), metrics }

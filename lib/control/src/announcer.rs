@@ -20,7 +20,7 @@ use crate::changes::Change;
 use crate::message::{Announced, Holding};
 use crate::tracker::TrackerClient;
 use book::{Book, Errand};
-use session::{Session, Snapshot};
+use session::{Node, Session, Snapshot};
 
 /// Announces a node for as long as it lives. Dropped, it stops at once, and the leases run out.
 #[derive(Debug)]
@@ -52,15 +52,20 @@ struct Shared {
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(1);
 
 impl Announcer {
-    /// Starts to announce the node at `address` (`api`: an origin's internal API), with everything first.
+    /// Starts to announce the node, wherever it is (`api`: an origin's internal API), with everything first.
     ///
     /// `snapshot` says what the node has. It is called on a blocking thread whenever a tracker must be told everything; a
     /// change must be in it before it is noted here.
-    pub fn start<S>(client: TrackerClient, address: PeerAddress, api: Option<String>, snapshot: S) -> Self
+    pub fn start<S>(
+        client: TrackerClient,
+        address: watch::Receiver<PeerAddress>,
+        api: Option<String>,
+        snapshot: S,
+    ) -> Self
     where
         S: Fn() -> Vec<Holding> + Send + Sync + 'static,
     {
-        let book = Book::new(client.rendezvous(), &address.id);
+        let book = Book::new(client.rendezvous(), &address.borrow().id);
         let places = 0..=book.stand_in();
         let shared = Arc::new(Shared {
             client,
@@ -70,9 +75,9 @@ impl Announcer {
             taken: AtomicBool::new(false),
             revocations: watch::Sender::new(0),
         });
-        let (address, snapshot) = (Arc::new((address, api)), Snapshot::new(snapshot));
-        let sessions = places
-            .map(|place| Session::new(place, Arc::clone(&shared), Arc::clone(&address), snapshot.clone()));
+        let (node, snapshot) = (Node { address, api: api.map(Arc::from) }, Snapshot::new(snapshot));
+        let sessions =
+            places.map(|place| Session::new(place, Arc::clone(&shared), node.clone(), snapshot.clone()));
         let stop = CancellationToken::new();
         let task = tokio::spawn(run(sessions.collect(), Arc::clone(&shared), stop.clone()));
         Self { handle: AnnouncerHandle(shared), stop, task: AbortOnDropHandle::new(task) }

@@ -23,6 +23,7 @@ mod server_url;
 mod servers;
 mod tracker;
 mod upkeep;
+mod whereabouts;
 
 pub use announcer::{Announcer, AnnouncerHandle};
 pub use error::{ControlError, Failure, Nonsense};
@@ -34,3 +35,4 @@ pub use server_url::ServerUrl;
 pub use servers::{CONNECT_TIMEOUT, REQUEST_TIMEOUT};
 pub use tracker::{Found, TrackerClient};
 pub use upkeep::{Issuer, Upkeep};
+pub use whereabouts::{Advertise, PlaceError, Whereabouts};

@@ -66,7 +66,8 @@ async fn one_tracker_is_told_everything_and_the_next_when_it_is_gone() {
     let holdings: Vec<_> =
         (0..20u8).map(|number| Holding { digest: Digest::sha256(&[number]), complete: true }).collect();
     let count = holdings.len();
-    let announcer = Announcer::start(client, address, None, move || holdings.clone());
+    let announcer =
+        Announcer::start(client, tokio::sync::watch::channel(address).1, None, move || holdings.clone());
 
     let heard = || listeners.iter().map(|one| one.told().len()).sum::<usize>();
     eventually("many announces", || heard() >= 12).await;

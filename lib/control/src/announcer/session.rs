@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use shoal_core::{Digest, PeerAddress};
-use tokio::sync::Semaphore;
-use tokio::time::{sleep, timeout};
+use tokio::sync::{Semaphore, watch};
+use tokio::time::sleep;
 
 use super::Shared;
 use super::book::{Book, Selection, What, backoff};
@@ -17,13 +17,19 @@ use crate::tracker::Announcement;
 pub(super) struct Session<S> {
     place: usize,
     shared: Arc<Shared>,
-    /// Where this node is, and an origin's internal API.
-    address: Arc<(PeerAddress, Option<String>)>,
+    node: Node,
     snapshot: Snapshot<S>,
     /// Which server took the last announce, if any of several can.
     server: Option<usize>,
     /// How often it wants to hear of this node.
     interval: Duration,
+}
+
+/// Where this node is, and an origin's internal API.
+#[derive(Clone)]
+pub(super) struct Node {
+    pub(super) address: watch::Receiver<PeerAddress>,
+    pub(super) api: Option<Arc<str>>,
 }
 
 /// What the node has. One is taken at a time, whatever the number of trackers: that of a large store has some MB.
@@ -50,13 +56,8 @@ impl<S> Session<S>
 where
     S: Fn() -> Vec<Holding> + Send + Sync + 'static,
 {
-    pub(super) fn new(
-        place: usize,
-        shared: Arc<Shared>,
-        address: Arc<(PeerAddress, Option<String>)>,
-        snapshot: Snapshot<S>,
-    ) -> Self {
-        Self { place, shared, address, snapshot, server: None, interval: MAX_INTERVAL }
+    pub(super) fn new(place: usize, shared: Arc<Shared>, node: Node, snapshot: Snapshot<S>) -> Self {
+        Self { place, shared, node, snapshot, server: None, interval: MAX_INTERVAL }
     }
 
     pub(super) async fn run(mut self) {
@@ -127,19 +128,25 @@ where
         removed: &[Digest],
         everything: bool,
     ) -> Result<(Announced, usize), ControlError> {
-        let (address, api) = &*self.address;
-        let announcement = Announcement { address, api: api.as_deref(), added, removed, everything };
+        let Node { address, api } = &self.node;
+        let address = address.borrow().clone();
+        let announcement =
+            Announcement { address: &address, api: api.as_deref(), added, removed, everything };
         self.shared.client.announce_at(self.place, announcement).await
     }
 
-    async fn wait(&self, pause: Pause) {
+    async fn wait(&mut self, pause: Pause) {
         match pause {
             Pause::Retry(retry) => sleep(retry).await,
             Pause::Renewal(interval) => {
                 sleep(MIN_GAP).await;
-                // Time to renew, or something to tell: an announce follows either way.
+                // Time to renew, something to tell, or another address: an announce follows in any case.
                 let something = self.shared.wait_until(self.place, |book: &Book| book.owes(self.place));
-                let _ = timeout(interval.saturating_sub(MIN_GAP), something).await;
+                tokio::select! {
+                    () = sleep(interval.saturating_sub(MIN_GAP)) => {}
+                    () = something => {}
+                    Ok(()) = self.node.address.changed() => {}
+                }
             }
         }
     }

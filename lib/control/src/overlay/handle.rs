@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use shoal_core::{Digest, PeerAddress};
 use shoal_identity::Identity;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -42,7 +42,7 @@ pub struct Member {
     /// Its key is the node's name in the overlay, its certificate lets it in.
     pub identity: Identity,
     /// Where it exchanges pieces: what it answers to who asks for a blob that it holds.
-    pub address: PeerAddress,
+    pub address: watch::Receiver<PeerAddress>,
     /// What it holds.
     pub library: Library,
     /// Learns of trackers by gossip.

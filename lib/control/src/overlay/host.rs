@@ -48,7 +48,7 @@ pub(crate) struct Host {
     /// Rings when whom to trust has changed.
     standing: watch::Receiver<()>,
     /// Where this node exchanges pieces.
-    address: PeerAddress,
+    address: watch::Receiver<PeerAddress>,
     library: Library,
     trackers: Option<TrackerClient>,
     tracker_url: Option<String>,
@@ -200,6 +200,11 @@ impl Host {
             SwarmEvent::NewListenAddr { address, .. } => {
                 if let Some(own) = socket_address(&address) {
                     self.is_reached_at(own);
+                }
+            }
+            SwarmEvent::ExpiredListenAddr { address, .. } => {
+                if let Some(own) = socket_address(&address) {
+                    self.swarm.remove_external_address(&multiaddr(own));
                 }
             }
             SwarmEvent::IncomingConnectionError { send_back_addr, error, .. } => {

@@ -41,6 +41,7 @@ async fn victim(authority: &Authority) -> (Overlay, Identity, Registry) {
         zone: Zone::default(),
     };
     let library = Arc::new(|_, _| Box::pin(std::future::ready(None)) as super::Looked);
+    let address = tokio::sync::watch::channel(address).1;
     let member = Member { identity: identity.clone(), address, library, trackers: None, tracker_url: None };
     let metrics = Registry::new();
     let config = Config::new(([127, 0, 0, 1], 0).into());

@@ -94,7 +94,7 @@ impl Host {
             return;
         }
         let Question { repository, digest, metainfo } = question;
-        let (looked, address) = ((self.library)(repository, digest), self.address.clone());
+        let (looked, address) = ((self.library)(repository, digest), self.address.borrow().clone());
         self.answering.spawn(async move {
             let Some(Holder { metainfo: signed, lent }) = looked.await else {
                 return (channel, Answer::default());
