@@ -61,6 +61,7 @@ async fn start(
     };
     let tracker_url = (identity.role() == Role::Tracker).then(|| "https://127.0.0.1:9".to_owned());
     let library = library(holds.clone());
+    let address = tokio::sync::watch::channel(address).1;
     let member = Member { identity: identity.clone(), address, library, trackers, tracker_url };
     let metrics = Registry::new();
     let overlay = Overlay::start(&config, member, &metrics).await.unwrap();
