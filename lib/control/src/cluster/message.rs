@@ -2,7 +2,7 @@
 //! metadata, which stream.
 
 use serde::{Deserialize, Serialize};
-use shoal_core::{Digest, PeerAddress, PeerId, RepositoryName, Tag};
+use shoal_core::{Digest, PeerAddress, PeerId, RepositoryName, SignedMetainfo, Tag};
 
 /// Where each request goes; a `POST` of the message that is named, unless it says otherwise.
 pub mod path {
@@ -178,7 +178,7 @@ pub const MAX_RECORD_LENGTH: usize = 4 << 10;
 /// The longest request but a copy's.
 pub const MAX_REQUEST_LENGTH: usize = 256 << 10;
 /// The longest request for a copy: metainfo in base64, and where to find it.
-pub const MAX_COPY_LENGTH: usize = 256 << 10;
+pub const MAX_COPY_LENGTH: usize = SignedMetainfo::MAX_ENCODED_LENGTH / 3 * 4 + (8 << 10);
 
 impl TagValue {
     /// Whether it replaces the other. Of two without a version the greater digest, so that all origins agree.
