@@ -12,6 +12,7 @@ mod forged;
 mod full_disk;
 mod hostile;
 mod identity;
+mod origins;
 mod overlay;
 mod ports;
 #[allow(dead_code, reason = "shared with the load generator of trackers")]
