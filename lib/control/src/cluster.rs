@@ -205,3 +205,35 @@ fn name_of_tag(TagName { repository, tag }: &TagName) -> String {
 const SMALL_REPLY: usize = 4 << 10;
 /// How long an origin may take to say how far a copy is: it says so after two seconds, and its disk may be slow.
 const COPY_TIMEOUT: Duration = Duration::from_secs(8);
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn cut(text: &[u8], length: usize) -> Result<Vec<Vec<u8>>, ControlError> {
+        let parts: Vec<_> = text.chunks(length).map(|part| Ok(Bytes::copy_from_slice(part))).collect();
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(lines(stream::iter(parts).boxed()).try_collect())
+    }
+
+    proptest! {
+        #[test]
+        fn lines_are_the_same_however_they_arrive(
+            lines in prop::collection::vec("[a-z]{0,9}", 0..9), rest in "[a-z]{0,9}", length in 1usize..20
+        ) {
+            let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
+            let found = cut((text + &rest).as_bytes(), length).unwrap();
+            // What has no end is no line: the list was cut there.
+            prop_assert_eq!(found, lines.iter().map(|line| line.as_bytes().to_vec()).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn a_line_without_end_is_refused_before_it_fills_the_memory() {
+        let text = vec![b'x'; MAX_RECORD_LENGTH * 4];
+        let error = cut(&text, 1000).unwrap_err();
+        assert!(matches!(error, ControlError::Malformed { source: Nonsense::TooLong { .. }, .. }));
+    }
+}

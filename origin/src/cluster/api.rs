@@ -147,11 +147,15 @@ async fn tags(State(cluster): Asked, Json(repository): Json<RepositoryName>) -> 
 /// One record a line, as fast as it is taken.
 async fn metadata(State(cluster): Asked) -> Body {
     let (sender, receiver) = mpsc::channel(RECORDS_AHEAD);
-    let records = cluster.records.clone();
+    let (records, stop) = (cluster.records.clone(), cluster.stop.clone());
     cluster.tasks.spawn(async move {
-        if let Err(error) = records.send_all(sender).await {
-            // The list ends without its end, so whoever takes it knows.
-            tracing::error!(%error, "cannot read all metadata");
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => {}
+            sent = records.send_all(sender) => if let Err(error) = sent {
+                // The list ends without its end, so whoever takes it knows.
+                tracing::error!(%error, "cannot read all metadata");
+            }
         }
     });
     let lines = stream::unfold(receiver, |mut receiver| async move {

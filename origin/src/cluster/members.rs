@@ -25,6 +25,8 @@ struct Inner {
     well: watch::Sender<Places>,
     count: IntGauge,
     wake: Notify,
+    /// Whose configuration is another.
+    disagreeing: Mutex<Places>,
 }
 
 impl Members {
@@ -39,7 +41,16 @@ impl Members {
         let well = watch::Sender::new(health.well());
         count.set(1);
         let (health, wake) = (Mutex::new(health), Notify::new());
-        Self(Arc::new(Inner { client, timeout, fingerprint, health, well, count, wake }))
+        Self(Arc::new(Inner {
+            client,
+            timeout,
+            fingerprint,
+            health,
+            well,
+            count,
+            wake,
+            disagreeing: Mutex::new(Places::NONE),
+        }))
     }
 
     /// Who is well, this origin among them.
@@ -89,13 +100,7 @@ impl Members {
     async fn probe(&self, place: usize) {
         let change = match self.0.client.probe(place, self.0.timeout).await {
             Ok(probed) => {
-                if probed.members != self.0.fingerprint {
-                    let url = self.url(place);
-                    tracing::warn!(
-                        url,
-                        "that origin has other cluster.origins or replicas than this one: make them the same"
-                    );
-                }
+                self.compare(place, probed.members);
                 self.health().succeeded(place)
             }
             Err(error) => {
@@ -104,6 +109,20 @@ impl Members {
             }
         };
         self.note(place, change);
+    }
+
+    /// Says so once where origins divide blobs differently. They go on: a list is changed on one after the other.
+    fn compare(&self, place: usize, fingerprint: u64) {
+        let disagrees = fingerprint != self.0.fingerprint;
+        let mut known = self.0.disagreeing.lock().unwrap_or_else(PoisonError::into_inner);
+        if disagrees && !known.contains(place) {
+            let url = self.url(place);
+            tracing::warn!(
+                url,
+                "that origin has other cluster.origins or replicas than this one: make them the same"
+            );
+        }
+        *known = known.without(Places::NONE.with(place)).with_if(place, disagrees);
     }
 
     fn note(&self, place: usize, change: Option<Change>) {

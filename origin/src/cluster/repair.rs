@@ -28,8 +28,7 @@ pub(super) async fn run(cluster: Arc<Cluster>, config: ClusterConfig) {
                 learned = None;
             }
             if learned.is_none_or(|at: Instant| at.elapsed() >= config.metadata_interval) {
-                cluster.learn_metadata().await;
-                learned = Some(Instant::now());
+                learned = cluster.learn_metadata().await.then(Instant::now);
             }
             cluster.give_copies(config.repairs_at_once).await;
             tokio::select! {
@@ -46,31 +45,40 @@ pub(super) async fn run(cluster: Arc<Cluster>, config: ClusterConfig) {
 }
 
 impl Cluster {
-    /// Takes over what others have of links and tags. What fails now is for the next round.
-    async fn learn_metadata(&self) {
+    /// Takes over what others have of links and tags; says whether that is all they have. If not, the next round goes on.
+    async fn learn_metadata(&self) -> bool {
+        let mut all = true;
         for place in self.others().iter() {
             let learned = self.learn_from(place).await;
-            if let Err(error) = self.noted(place, learned) {
-                tracing::warn!(
-                    error = &error as &dyn std::error::Error,
-                    "cannot read the links of an origin"
-                );
+            match self.noted(place, learned) {
+                Ok(end) => all &= end,
+                Err(error) => {
+                    let error = &error as &dyn std::error::Error;
+                    tracing::warn!(error, "cannot read the links of an origin");
+                    all = false;
+                }
             }
         }
+        all
     }
 
-    async fn learn_from(&self, place: usize) -> Result<(), ControlError> {
+    /// Says whether everything came and was kept.
+    async fn learn_from(&self, place: usize) -> Result<bool, ControlError> {
         let mut records = std::pin::pin!(self.client.metadata(place).await?);
+        let mut kept = true;
         while let Some(record) = records.try_next().await? {
             if record == MetadataRecord::End {
-                break;
+                return Ok(kept);
             }
             match self.records.learn(&record).await {
                 Ok(learned) => self.metrics.records_learned.inc_by(u64::from(learned)),
-                Err(error) => tracing::error!(%error, "cannot take over a link or a tag"),
+                Err(error) => {
+                    tracing::error!(%error, "cannot take over a link or a tag");
+                    kept = false;
+                }
             }
         }
-        Ok(())
+        Ok(false)
     }
 
     /// Compares every blob of this store with the others, and gives the copies that are this origin's to give.

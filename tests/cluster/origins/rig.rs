@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 use anyhow::ensure;
 use shoal::client::Client;
 use shoal::image::Image;
+use shoal_control::ClusterClient;
 use shoal_core::{Digest, Role};
+use shoal_identity::Authority;
 use tempfile::TempDir;
 
 use crate::process::{Process, free_port, issue, shoal, stored};
@@ -64,6 +66,13 @@ impl Rig {
         let agent = Process::spawn(self.folder.path(), Role::Agent, name, &config);
         agent.ready().await;
         agent
+    }
+
+    /// A client of the origins' words for each other, in that role.
+    pub(super) fn asker(&self, role: Role) -> ClusterClient {
+        let authority = Authority::load(&self.folder.path().join("ca")).unwrap();
+        let asker = authority.issue(role, "asker").unwrap();
+        ClusterClient::new(&asker, self.urls.clone(), Duration::from_secs(10)).unwrap()
     }
 
     /// SIGKILL.

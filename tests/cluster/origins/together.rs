@@ -4,6 +4,9 @@ use std::time::{Duration, Instant};
 
 use reqwest::StatusCode;
 use shoal::image::{Image, MANIFEST_TYPE};
+use shoal_control::ControlError;
+use shoal_control::cluster::message::{CopyReason, MAX_LACKING};
+use shoal_core::{Digest, Metainfo, PeerAddress, PeerId, Proof, Role, SignedMetainfo, Zone};
 
 use super::rig::{COUNT, REPLICAS, Rig, blobs, in_time, pull};
 use crate::process::Process;
@@ -145,4 +148,31 @@ async fn an_origin_that_hangs_holds_up_nobody_for_long_and_gets_its_copies_after
     for seed in 400..403 {
         pull(&rig.client(1), REPOSITORY, &format!("tag-{seed}"), &image(seed)).await.unwrap();
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_origins_are_answered_and_only_proved_metainfo_is_fetched() {
+    let rig = Rig::start().await;
+    let timeout = Duration::from_secs(10);
+    for role in [Role::Agent, Role::Tracker] {
+        let refused = rig.asker(role).probe(0, timeout).await;
+        assert!(matches!(refused, Err(ControlError::Denied { status: 403, .. })), "{role}: {refused:?}");
+    }
+    let origin = rig.asker(Role::Origin);
+    origin.probe(0, timeout).await.unwrap();
+
+    let content = b"nobody signed this";
+    let proof =
+        Proof { certificate: b"certificate".as_slice().into(), signature: b"signature".as_slice().into() };
+    let metainfo = SignedMetainfo { metainfo: Metainfo::of(content).unwrap(), proof };
+    let id = PeerId::from_public_key([7; 32]);
+    let addresses = vec![rig.origin(1).peers()];
+    let source = PeerAddress { id, role: Role::Origin, addresses, zone: Zone::default() };
+    let refused = origin.copy(0, &metainfo, &source, CopyReason::Push).await;
+    assert!(matches!(refused, Err(ControlError::Denied { status: 403, .. })), "{refused:?}");
+
+    let digests = vec![Digest::sha256(content); MAX_LACKING + 1];
+    assert_eq!(origin.lacking(0, &digests[1..]).await.unwrap().len(), MAX_LACKING);
+    let refused = origin.lacking(0, &digests).await;
+    assert!(matches!(refused, Err(ControlError::Denied { status: 400, .. })), "{refused:?}");
 }
