@@ -133,3 +133,18 @@ fn example_configurations_hold_no_unknown_key() {
         assert!(known.contains(&name.as_str()), "config/{name} is parsed by no test");
     }
 }
+
+/// It stands there commented out, since an origin may well be alone.
+#[test]
+fn the_cluster_of_the_example_holds_no_unknown_key() {
+    let text = std::fs::read_to_string(root().join("config/origin.toml")).unwrap();
+    let (alone, rest) = text.split_once("# [cluster]\n").unwrap();
+    let (table, rest) = rest.split_once("\n\n").unwrap();
+    let keys = table.lines().filter(|line| line.contains(" = "));
+    let keys: Vec<_> = keys.map(|line| line.trim_start_matches("# ")).collect();
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let whole = format!("{alone}[cluster]\n{}\n\n{rest}", keys.join("\n"));
+    std::fs::write(file.path(), whole).unwrap();
+    let config = shoal::config::load::<shoal_origin::Config>(file.path(), &[]).unwrap();
+    assert_eq!(config.cluster.unwrap().origins.len(), 3);
+}

@@ -8,6 +8,7 @@ pub mod conformance;
 pub mod driver;
 pub mod error;
 pub mod filesystem;
+pub mod link;
 pub mod memory;
 pub mod path;
 pub mod read_only;
@@ -25,6 +26,7 @@ pub use driver::{
 };
 pub use error::DriverError;
 pub use filesystem::FilesystemDriver;
+pub use link::{Link, LinkKind};
 pub use memory::MemoryDriver;
 pub use path::{DriverPath, InvalidDriverPath, PathFault};
 pub use read_only::ReadOnlyDriver;

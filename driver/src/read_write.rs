@@ -4,6 +4,7 @@
 //! point, the cluster's `put_tag`; its index is history and lives in the files. Content enters the store only under the
 //! digest that it has.
 
+mod links;
 mod listing;
 
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use crate::blobs::{Blobs, directory, file};
 use crate::driver::{ByteRange, ByteStream, Context, FileInfo, FileWriter, StorageDriver, WriteMode};
 use crate::error::{DriverError, Errors};
 use crate::filesystem::FilesystemDriver;
+use crate::link::Link;
 use crate::path::DriverPath;
 use crate::registry_path::RegistryPath;
 use crate::request::Operation;
@@ -75,44 +77,10 @@ impl ReadWriteDriver {
         uploaded.map_err(|error| ERRORS.transfer(operation, path, error))
     }
 
-    /// The digest that a link names. It may have another algorithm than the link's own (an alias), but not another value of
-    /// the same: that link would lie about its blob.
-    fn read_link(
-        &self,
-        path: &DriverPath,
-        content: &[u8],
-        own: Option<&Digest>,
-    ) -> Result<Digest, DriverError> {
-        let named = std::str::from_utf8(content).ok().and_then(|text| Digest::parse(text.trim()).ok());
-        let named = named
-            .ok_or_else(|| ERRORS.invalid_request("put_content (a link's content must be a digest)", path))?;
-        match own {
-            Some(own) if own != &named && own.algorithm() == named.algorithm() => {
-                Err(ERRORS.invalid_request("put_content (the link names another digest than its path)", path))
-            }
-            _ => Ok(named),
-        }
-    }
-
-    /// Puts a link into the files, once its blob is durable.
-    ///
-    /// The blob may have come with an upload whose acknowledgement was lost, or from another repository by a mount: then
-    /// this is the only place where the cluster hears that this repository has it.
-    async fn put_link(
-        &self,
-        context: &Context,
-        path: &DriverPath,
-        repository: &RepositoryName,
-        own: &Digest,
-        content: &[u8],
-    ) -> Result<(), DriverError> {
-        let named = self.read_link(path, content, Some(own))?;
-        if self.blobs.store.blob(&named).is_some() {
-            self.upload(Operation::PutContent, path, Some(repository), &named).await?;
-        } else {
-            self.require_blob(&named).await?;
-        }
-        self.metadata.put_content(context, path, named.to_string().into()).await
+    /// Refuses a write that the cluster could not acknowledge.
+    async fn require_writable(&self, operation: Operation, path: &DriverPath) -> Result<(), DriverError> {
+        let writable = self.blobs.transferer.writable().await;
+        writable.map_err(|error| ERRORS.transfer(operation, path, error))
     }
 
     /// What is linked must be somewhere. Whether the repository may have it was for the registry to say.
@@ -140,6 +108,7 @@ impl ReadWriteDriver {
         digest: &Digest,
         content: Bytes,
     ) -> Result<(), DriverError> {
+        self.require_writable(Operation::PutContent, path).await?;
         let put = self.blobs.store.put(content, digest, self.signer()).await;
         put.map_err(|error| import_failed(Operation::PutContent, path, error))?;
         self.upload(Operation::PutContent, path, context.repository.as_ref(), digest).await
@@ -153,6 +122,8 @@ impl ReadWriteDriver {
         (to, digest): (&DriverPath, &Digest),
     ) -> Result<(), DriverError> {
         self.metadata.stat(context, from).await?;
+        // Before the session's file is gone: it can be ended again once the cluster can take it.
+        self.require_writable(Operation::RenameTo, to).await?;
         let imported = self.blobs.store.import(&self.metadata.file_of(from), digest, self.signer()).await;
         imported.map_err(|error| import_failed(Operation::RenameTo, to, error))?;
         let repository = context.repository.as_ref().unwrap_or(repository);
@@ -205,7 +176,10 @@ impl StorageDriver for ReadWriteDriver {
                 Ok(self.resolve_tag(operation, path, name, tag).await?.to_string().into())
             }
             RegistryPath::BlobData(digest) => self.blobs.content(context, digest).await,
-            _ => self.metadata.get_content(context, path).await,
+            other => match Link::of(other) {
+                Some(link) => self.resolve_link(context, operation, path, &link).await,
+                None => self.metadata.get_content(context, path).await,
+            },
         }
     }
 
@@ -216,10 +190,10 @@ impl StorageDriver for ReadWriteDriver {
         content: Bytes,
     ) -> Result<(), DriverError> {
         match ERRORS.admit(Operation::PutContent, path)?.path() {
-            RegistryPath::LayerLink(name, digest)
+            link @ (RegistryPath::LayerLink(name, digest)
             | RegistryPath::RevisionLink(name, digest)
-            | RegistryPath::TagIndexEntryLink(name, _, digest) => {
-                self.put_link(context, path, name, digest, &content).await
+            | RegistryPath::TagIndexEntryLink(name, _, digest)) => {
+                self.put_link(context, path, link, (name, digest), &content).await
             }
             RegistryPath::TagCurrentLink(name, tag) => self.put_tag(path, name, tag, &content).await,
             RegistryPath::BlobData(digest) => self.put_blob(context, path, digest, content).await,
@@ -246,12 +220,14 @@ impl StorageDriver for ReadWriteDriver {
         mode: WriteMode,
     ) -> Result<Box<dyn FileWriter>, DriverError> {
         ERRORS.admit(Operation::Writer, path)?;
+        self.require_writable(Operation::Writer, path).await?;
         self.metadata.writer(context, path, mode).await
     }
 
     async fn stat(&self, context: &Context, path: &DriverPath) -> Result<FileInfo, DriverError> {
         let operation = Operation::Stat;
-        match ERRORS.admit(operation, path)?.path() {
+        let request = ERRORS.admit(operation, path)?;
+        match request.path() {
             RegistryPath::BlobData(digest) => self.blobs.stat(context, digest).await,
             RegistryPath::TagCurrentLink(name, tag) => {
                 let digest = self.resolve_tag(operation, path, name, tag).await?;
@@ -260,6 +236,10 @@ impl StorageDriver for ReadWriteDriver {
             RegistryPath::Tag(name, tag) | RegistryPath::TagCurrent(name, tag) => {
                 self.resolve_tag(operation, path, name, tag).await.map(|_| directory(path.clone()))
             }
+            RegistryPath::LayerLink(..) | RegistryPath::RevisionLink(..) => match Link::of(request.path()) {
+                Some(link) => self.stat_link(context, path, &link).await,
+                None => self.metadata.stat(context, path).await,
+            },
             folder => self.stat_folder(context, path, folder).await,
         }
     }
@@ -286,7 +266,10 @@ impl StorageDriver for ReadWriteDriver {
                 self.delete_tag(context, path, name, tag).await
             }
             RegistryPath::Blob(digest) => self.delete_blob(path, digest).await,
-            _ => self.metadata.delete(context, path).await,
+            other => match Link::of(other) {
+                Some(link) => self.delete_link(context, path, &link).await,
+                None => self.metadata.delete(context, path).await,
+            },
         }
     }
 

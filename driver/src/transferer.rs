@@ -9,6 +9,7 @@ use async_trait::async_trait;
 use shoal_core::{Digest, RepositoryName, Tag};
 
 use crate::driver::{ByteRange, ByteStream};
+use crate::link::Link;
 
 /// What the peer-to-peer drivers stand on. Implemented by the agent (its swarm; read only) and by the origin (its cluster).
 #[async_trait]
@@ -28,6 +29,27 @@ pub trait Transferer: Send + Sync + 'static {
     /// Called again for a blob that is durable already it has nothing to do.
     async fn upload(&self, repository: Option<&RepositoryName>, digest: &Digest)
     -> Result<(), TransferError>;
+
+    /// Whether a write that begins now could be acknowledged: to refuse it before its bytes come.
+    async fn writable(&self) -> Result<(), TransferError> {
+        Ok(())
+    }
+
+    /// What a link names that is not in the driver's files. Nobody else has any, unless there is a cluster of writers.
+    async fn find_link(&self, _: &Link) -> Result<Digest, TransferError> {
+        Err(TransferError::NotFound)
+    }
+
+    /// Makes a link to `target`, which is durable, the cluster's. The driver puts it into its files after that.
+    async fn put_link(&self, _link: &Link, _target: &Digest) -> Result<(), TransferError> {
+        Ok(())
+    }
+
+    /// Takes a link away from the rest of the cluster; says whether anybody had it. The driver removes it from its files
+    /// after that.
+    async fn delete_link(&self, _: &Link) -> Result<bool, TransferError> {
+        Ok(false)
+    }
 
     /// What the tag names now.
     async fn resolve_tag(&self, repository: &RepositoryName, tag: &Tag) -> Result<Digest, TransferError>;

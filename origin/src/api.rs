@@ -16,23 +16,27 @@ use shoal_control::ErrorReply;
 use shoal_control::message::{MetainfoQuery, TagQuery, TagReply, TagsQuery, TagsReply};
 use shoal_control::overlay::{Holder, Library, MAX_LENT};
 use shoal_core::{Digest, RepositoryName, Role, SignedMetainfo};
-use shoal_driver::{Context, FilesystemDriver, RegistryPath, StorageDriver, TransferError, Transferer};
+use shoal_driver::{Link, LinkKind, TransferError, Transferer};
 use shoal_http::ClientCertificate;
 use shoal_identity::Identity;
 use shoal_store::Store;
 
-use crate::transferer::LocalTransferer;
+use crate::cluster::Cluster;
+use crate::records::Records;
 
 /// What the handlers answer from.
 pub(crate) struct Api {
     pub(crate) identity: Identity,
     pub(crate) store: Store,
-    pub(crate) metadata: FilesystemDriver,
-    pub(crate) tags: Arc<LocalTransferer>,
+    pub(crate) records: Arc<Records>,
+    /// This origin, or the cluster that it is one of.
+    pub(crate) transferer: Arc<dyn Transferer>,
+    pub(crate) cluster: Option<Arc<Cluster>>,
 }
 
 impl Api {
     pub(crate) fn router(self) -> Router {
+        let cluster = self.cluster.clone().map(Cluster::router).unwrap_or_default();
         let api = Arc::new(self);
         Router::new()
             .route("/v1/metainfo", get(metainfo))
@@ -40,18 +44,32 @@ impl Api {
             .route("/v1/tags", get(tags))
             .layer(middleware::from_fn_with_state(api.clone(), admit))
             .with_state(api)
+            .merge(cluster)
+    }
+
+    /// This origin's own, or that of another.
+    async fn metainfo(&self, digest: &Digest) -> Result<SignedMetainfo, TransferError> {
+        match (signed(&self.identity, &self.store, digest), &self.cluster) {
+            (Some(signed), _) => Ok(signed),
+            (None, Some(cluster)) => cluster.find_metainfo(digest).await,
+            (None, None) => Err(TransferError::NotFound),
+        }
     }
 }
 
 /// The same answers for the overlay: what this origin has, where it is linked.
-pub(crate) fn library(identity: Identity, store: Store, metadata: FilesystemDriver) -> Library {
+pub(crate) fn library(
+    identity: Identity,
+    store: Store,
+    records: Arc<Records>,
+    transferer: Arc<dyn Transferer>,
+) -> Library {
     Arc::new(move |repository, digest| {
-        let (identity, store, metadata) = (identity.clone(), store.clone(), metadata.clone());
+        let (identity, store) = (identity.clone(), store.clone());
+        let (records, transferer) = (records.clone(), transferer.clone());
         Box::pin(async move {
-            if let Some(repository) = &repository
-                && !is_linked(&metadata, repository, &digest).await
-            {
-                return None;
+            if let Some(repository) = &repository {
+                is_linked((&records, &*transferer), repository, &digest).await.ok()?;
             }
             let metainfo = signed(&identity, &store, &digest)?;
             Some(Holder { metainfo, lent: MAX_LENT })
@@ -59,16 +77,32 @@ pub(crate) fn library(identity: Identity, store: Store, metadata: FilesystemDriv
     })
 }
 
-/// Whether a layer or a manifest of that digest is linked in the repository.
-async fn is_linked(metadata: &FilesystemDriver, repository: &RepositoryName, digest: &Digest) -> bool {
-    let layer = RegistryPath::LayerLink(repository.clone(), *digest).to_driver_path();
-    let manifest = RegistryPath::RevisionLink(repository.clone(), *digest).to_driver_path();
-    let context = Context::default();
-    metadata.stat(&context, &layer).await.is_ok() || metadata.stat(&context, &manifest).await.is_ok()
+/// Nothing, if a layer or a manifest of that digest is linked in the repository.
+async fn is_linked(
+    (records, transferer): (&Records, &dyn Transferer),
+    repository: &RepositoryName,
+    digest: &Digest,
+) -> Result<(), TransferError> {
+    let link = |kind| Link { repository: repository.clone(), kind, digest: *digest };
+    let links = [link(LinkKind::Layer), link(LinkKind::Revision)];
+    for link in &links {
+        if records.link(link).await.is_ok() {
+            return Ok(());
+        }
+    }
+    let mut missing = TransferError::NotFound;
+    for link in &links {
+        match transferer.find_link(link).await {
+            Ok(_) => return Ok(()),
+            Err(TransferError::NotFound) => {}
+            Err(error) => missing = error,
+        }
+    }
+    Err(missing)
 }
 
 /// Signed afresh: the proof carries the certificate of today, not that of the day of the push.
-fn signed(identity: &Identity, store: &Store, digest: &Digest) -> Option<SignedMetainfo> {
+pub(crate) fn signed(identity: &Identity, store: &Store, digest: &Digest) -> Option<SignedMetainfo> {
     let metainfo = store.blob(digest)?.metainfo().clone();
     let proof = identity.sign(&metainfo);
     Some(SignedMetainfo { metainfo, proof })
@@ -95,25 +129,25 @@ async fn admit(
 
 async fn metainfo(State(api): State<Arc<Api>>, Query(query): Query<MetainfoQuery>) -> Response {
     if let Some(repository) = &query.repository
-        && !is_linked(&api.metadata, repository, &query.digest).await
+        && let Err(error) = is_linked((&api.records, &*api.transferer), repository, &query.digest).await
     {
-        return refuse(StatusCode::NOT_FOUND, format!("{} is not in repository {repository}", query.digest));
+        return answer(&error, &format!("{} in repository {repository}", query.digest));
     }
-    let Some(signed) = signed(&api.identity, &api.store, &query.digest) else {
-        return refuse(StatusCode::NOT_FOUND, format!("{} is not here", query.digest));
-    };
-    ([(header::CONTENT_TYPE, "application/octet-stream")], signed.encode()).into_response()
+    match api.metainfo(&query.digest).await {
+        Ok(signed) => ([(header::CONTENT_TYPE, "application/octet-stream")], signed.encode()).into_response(),
+        Err(error) => answer(&error, &query.digest.to_string()),
+    }
 }
 
 async fn tag(State(api): State<Arc<Api>>, Query(query): Query<TagQuery>) -> Response {
-    match api.tags.resolve_tag(&query.repository, &query.tag).await {
+    match api.transferer.resolve_tag(&query.repository, &query.tag).await {
         Ok(digest) => Json(TagReply { digest }).into_response(),
         Err(error) => answer(&error, &format!("tag {}:{}", query.repository, query.tag)),
     }
 }
 
 async fn tags(State(api): State<Arc<Api>>, Query(query): Query<TagsQuery>) -> Response {
-    match api.tags.list_tags(&query.repository).await {
+    match api.transferer.list_tags(&query.repository).await {
         Ok(tags) => Json(TagsReply { tags }).into_response(),
         Err(error) => answer(&error, &format!("repository {}", query.repository)),
     }
@@ -122,6 +156,9 @@ async fn tags(State(api): State<Arc<Api>>, Query(query): Query<TagsQuery>) -> Re
 fn answer(error: &TransferError, what: &str) -> Response {
     match error {
         TransferError::NotFound => refuse(StatusCode::NOT_FOUND, format!("{what} is not here")),
+        TransferError::Unavailable(reason) => {
+            refuse(StatusCode::SERVICE_UNAVAILABLE, format!("{what}: {reason}"))
+        }
         other => {
             tracing::error!(error = %other, what, "cannot answer");
             refuse(StatusCode::INTERNAL_SERVER_ERROR, format!("{what}: {other}"))

@@ -8,6 +8,7 @@ use serde::Deserialize;
 use shoal_control::Advertise;
 use shoal_core::Zone;
 
+use crate::cluster::ClusterConfig;
 use crate::tls::TlsConfig;
 
 /// The configuration of an origin: `config/origin.toml`.
@@ -59,6 +60,9 @@ pub struct Config {
     pub min_free: ByteSize,
     /// The exchange with other nodes.
     pub transfer: shoal_transfer::Config,
+    /// The origins that keep blobs together with this one. Without it this origin stands alone.
+    #[serde(default)]
+    pub cluster: Option<ClusterConfig>,
     /// The overlay, in which agents find this origin while no tracker answers. Off unless set.
     #[serde(default)]
     pub overlay: Option<shoal_control::overlay::Config>,

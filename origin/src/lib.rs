@@ -4,12 +4,15 @@
 //! what blobs and tags there are. An origin never fetches from agents.
 
 mod api;
+mod cluster;
 mod config;
+mod records;
 mod role;
 mod tags;
 mod tls;
 mod transferer;
 
+pub use cluster::{ClusterConfig, ClusterError};
 pub use config::Config;
 pub use role::{BindError, Origin};
 pub use tls::{TlsConfig, TlsError};

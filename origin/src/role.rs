@@ -9,7 +9,7 @@ use axum::middleware::map_request;
 use shoal_control::overlay::{Member, Overlay, OverlayHandle};
 use shoal_control::{Announcer, ControlError, Reporter, TrackerClient, Upkeep, Whereabouts};
 use shoal_core::{PeerAddress, PeerId, Role};
-use shoal_driver::{FilesystemDriver, ReadWriteDriver, Signer};
+use shoal_driver::{FilesystemDriver, ReadWriteDriver, Signer, Transferer};
 use shoal_http::{Doorkeeper, Running, Server, Workers};
 use shoal_identity::{Identity, Refusals};
 use shoal_registry::auth::{ClientCertificate, Guard, GuardError};
@@ -19,7 +19,9 @@ use shoal_store::Store;
 use shoal_transfer::{Stats, Transfer};
 
 use crate::api::{Api, library};
+use crate::cluster::{Cluster, ClusterError, ClusterTransferer, Parts};
 use crate::config::Config;
+use crate::records::Records;
 use crate::tls::{ClientCertificates, TlsError};
 use crate::transferer::LocalTransferer;
 
@@ -38,6 +40,7 @@ pub struct Origin {
     _reporter: Reporter,
     _whereabouts: Whereabouts,
     overlay: Option<Overlay>,
+    cluster: Option<Arc<Cluster>>,
     store: Store,
     id: PeerId,
     drain: Duration,
@@ -86,6 +89,9 @@ pub enum BindError {
     /// The configuration of who may do what cannot be used.
     #[error(transparent)]
     Access(#[from] GuardError),
+    /// It cannot be one of several origins.
+    #[error(transparent)]
+    Cluster(#[from] ClusterError),
     /// The S3 face is not configured as it must be.
     #[error(transparent)]
     S3(#[from] shoal_s3::ConfigError),
@@ -114,23 +120,49 @@ impl Origin {
                 .await?;
         let tracker = TrackerClient::new(&identity, config.tracker)?;
 
-        // One for both: what the registry writes, the API sees at once.
-        let tags = Arc::new(LocalTransferer::new(store.clone(), metadata.clone()));
-        let api = Api {
-            identity: identity.clone(),
-            store: store.clone(),
-            metadata: metadata.clone(),
-            tags: tags.clone(),
-        };
         let tls = identity.server_config(&[b"h2", b"http/1.1"]);
         let api = listen(("internal API", "api_listen"), config.api_listen, Some(tls), &config.http)
             .await?
-            .kept_by(doorkeeper(&identity))
-            .serve(api.router());
+            .kept_by(doorkeeper(&identity));
+        let url = config.advertise_api.unwrap_or_else(|| format!("https://{}", api.local_address()));
+        let id = identity.id();
+        let who = PeerAddress { id, role: Role::Origin, addresses: Vec::new(), zone: config.zone };
+        let whereabouts = Whereabouts::start(who, config.advertise, transfer.local_address()).await;
+        let address = whereabouts.watch();
+
+        // One for both: what the registry writes, the API sees at once.
+        let records = Arc::new(Records::new(metadata.clone()));
+        let cluster = match &config.cluster {
+            Some(_) if config.maintenance.garbage.enabled => return Err(ClusterError::Garbage.into()),
+            Some(cluster) => {
+                let parts = Parts {
+                    identity: identity.clone(),
+                    store: store.clone(),
+                    transfer: transfer.clone(),
+                    records: records.clone(),
+                    source: address.clone(),
+                    url: url.clone(),
+                };
+                Some(Cluster::start(cluster, parts, metrics)?)
+            }
+            None => None,
+        };
+        let transferer: Arc<dyn Transferer> = match &cluster {
+            Some(cluster) => Arc::new(ClusterTransferer(cluster.clone())),
+            None => Arc::new(LocalTransferer::new(store.clone(), records.clone())),
+        };
+        let answers = Api {
+            identity: identity.clone(),
+            store: store.clone(),
+            records: records.clone(),
+            transferer: transferer.clone(),
+            cluster: cluster.clone(),
+        };
+        let api = api.serve(answers.router());
 
         let signer = identity.clone();
         let sign: Signer = Arc::new(move |metainfo| signer.sign(metainfo));
-        let driver = Arc::new(ReadWriteDriver::new(store.clone(), metadata.clone(), tags, sign));
+        let driver = Arc::new(ReadWriteDriver::new(store.clone(), metadata, transferer.clone(), sign));
         let s3 = match config.s3_listen {
             Some(address) => {
                 let router = shoal_s3::router(driver.clone(), &config.s3, config.s3.access(address)?)?;
@@ -148,17 +180,12 @@ impl Origin {
 
         let maintenance = Schedule::start(registry.maintenance(), config.maintenance, counters);
 
-        let id = identity.id();
-        let who = PeerAddress { id, role: Role::Origin, addresses: Vec::new(), zone: config.zone };
-        let whereabouts = Whereabouts::start(who, config.advertise, transfer.local_address()).await;
-        let address = whereabouts.watch();
-        let url = config.advertise_api.unwrap_or_else(|| format!("https://{}", api.local_address()));
         // Trackers ask an origin what it has; it need not tell them a million blobs.
         let announcer = Announcer::start(tracker.clone(), address.clone(), Some(url), Vec::new);
         let upkeep = Upkeep::of_node(&identity, &config.identity, &tracker, &announcer.handle());
         let reporter = Reporter::start(tracker.clone(), transfer.unreachable());
         // Nor anybody else: whoever looks for a blob in the overlay asks origins first.
-        let library = library(identity.clone(), store.clone(), metadata);
+        let library = library(identity.clone(), store.clone(), records, transferer);
         let member =
             Member { identity, address, library, trackers: Some(tracker.clone()), tracker_url: None };
         let overlay = match &config.overlay {
@@ -179,6 +206,7 @@ impl Origin {
             _reporter: reporter,
             _whereabouts: whereabouts,
             overlay,
+            cluster,
             store,
             id,
             drain: config.drain,
@@ -267,6 +295,9 @@ impl Origin {
             s3.shutdown(self.drain).await;
         }
         self.registry.drain().await;
+        if let Some(cluster) = self.cluster {
+            cluster.shutdown().await;
+        }
         self.api.shutdown(self.drain).await;
         if let Some(overlay) = self.overlay {
             overlay.shutdown().await;

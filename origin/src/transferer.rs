@@ -1,24 +1,21 @@
-//! What the origin's read-write driver stands on. One origin is the whole cluster for now: a blob in its store is as
-//! far as it goes, and tags are links in its own metadata.
+//! What the driver of an origin that stands alone stands on: a blob in its store is as far as it goes, and tags are links in
+//! its own metadata.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use async_trait::async_trait;
-use bytes::Bytes;
+use shoal_control::cluster::message::TagName;
 use shoal_core::{Digest, RepositoryName, Tag};
-use shoal_driver::{
-    ByteRange, ByteStream, Context, DriverError, FilesystemDriver, RegistryPath, StorageDriver,
-    TransferError, Transferer,
-};
+use shoal_driver::{ByteRange, ByteStream, TransferError, Transferer};
 use shoal_store::Store;
 
-use crate::tags::RecentTags;
+use crate::records::Records;
 
 /// The store and the tags of this origin.
 pub(crate) struct LocalTransferer {
     store: Store,
-    metadata: FilesystemDriver,
-    recent_tags: RecentTags,
+    records: Arc<Records>,
 }
 
 #[async_trait]
@@ -42,12 +39,13 @@ impl Transferer for LocalTransferer {
     }
 
     async fn resolve_tag(&self, repository: &RepositoryName, tag: &Tag) -> Result<Digest, TransferError> {
-        if let Some(digest) = self.recent_tags.recall(Instant::now(), repository, tag) {
+        let recent = &self.records.recent_tags;
+        if let Some(digest) = recent.recall(Instant::now(), repository, tag) {
             return Ok(digest);
         }
-        let asked = self.recent_tags.moment();
-        let digest = self.read_tag(repository, tag).await?;
-        self.recent_tags.learn((asked, Instant::now()), repository, tag, digest);
+        let asked = recent.moment();
+        let digest = self.records.tag(&name(repository, tag)).await?.digest;
+        recent.learn((asked, Instant::now()), repository, tag, digest);
         Ok(digest)
     }
 
@@ -57,60 +55,34 @@ impl Transferer for LocalTransferer {
         tag: &Tag,
         digest: &Digest,
     ) -> Result<(), TransferError> {
-        let path = RegistryPath::TagCurrentLink(repository.clone(), tag.clone()).to_driver_path();
-        let link = Bytes::from(digest.to_string());
-        let put = self.metadata.put_content(&Context::default(), &path, link).await;
-        self.recent_tags.forget(repository, tag);
-        put.map_err(from_driver)
+        self.records.put_tag(&name(repository, tag), digest).await
     }
 
     async fn delete_tag(&self, repository: &RepositoryName, tag: &Tag) -> Result<(), TransferError> {
-        let path = RegistryPath::Tag(repository.clone(), tag.clone()).to_driver_path();
-        let deleted = self.metadata.delete(&Context::default(), &path).await;
-        self.recent_tags.forget(repository, tag);
-        deleted.map_err(from_driver)
+        self.records.delete_tag(&name(repository, tag)).await
     }
 
     async fn list_tags(&self, repository: &RepositoryName) -> Result<Vec<Tag>, TransferError> {
-        let path = RegistryPath::Tags(repository.clone()).to_driver_path();
-        let entries = self.metadata.list(&Context::default(), &path).await.map_err(from_driver)?;
-        let mut tags = Vec::new();
-        for tag in entries.iter().filter_map(|entry| Tag::parse(entry.name()?).ok()) {
-            let link = RegistryPath::TagCurrentLink(repository.clone(), tag.clone()).to_driver_path();
-            // A tag's folder without its current link is one whose push was cut, or that was deleted.
-            if self.metadata.stat(&Context::default(), &link).await.is_ok() {
-                tags.push(tag);
-            }
-        }
-        tags.sort();
-        Ok(tags)
+        self.records.list_tags(repository).await
     }
 }
 
 impl LocalTransferer {
-    pub(crate) fn new(store: Store, metadata: FilesystemDriver) -> Self {
-        Self { store, metadata, recent_tags: RecentTags::default() }
-    }
-
-    async fn read_tag(&self, repository: &RepositoryName, tag: &Tag) -> Result<Digest, TransferError> {
-        let path = RegistryPath::TagCurrentLink(repository.clone(), tag.clone()).to_driver_path();
-        let link = self.metadata.get_content(&Context::default(), &path).await.map_err(from_driver)?;
-        let text = std::str::from_utf8(&link).map_err(|error| TransferError::Failed(Box::new(error)))?;
-        Digest::parse(text.trim()).map_err(|error| TransferError::Failed(Box::new(error)))
+    pub(crate) fn new(store: Store, records: Arc<Records>) -> Self {
+        Self { store, records }
     }
 }
 
-fn from_driver(error: DriverError) -> TransferError {
-    match error {
-        DriverError::PathNotFound { .. } => TransferError::NotFound,
-        other => TransferError::Failed(Box::new(other)),
-    }
+/// A tag of a repository.
+pub(crate) fn name(repository: &RepositoryName, tag: &Tag) -> TagName {
+    TagName { repository: repository.clone(), tag: tag.clone() }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use shoal_driver::FilesystemDriver;
 
     use super::*;
 
@@ -118,7 +90,8 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let store = shoal_store::Config { directory: directory.path().join("store") };
         let metadata = FilesystemDriver::new(directory.path().join("metadata"));
-        let origin = LocalTransferer::new(Store::open(store).await.unwrap(), metadata);
+        let records = Arc::new(Records::new(metadata));
+        let origin = LocalTransferer::new(Store::open(store).await.unwrap(), records);
         (directory, origin)
     }
 

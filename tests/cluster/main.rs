@@ -13,6 +13,7 @@ mod forged;
 mod full_disk;
 mod hostile;
 mod identity;
+mod origins;
 mod overlay;
 mod peers;
 mod ports;

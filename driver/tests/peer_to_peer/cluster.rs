@@ -8,7 +8,7 @@ use bytes::{Bytes, BytesMut};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use shoal_core::{Digest, Metainfo, Proof, RepositoryName, Tag};
 use shoal_driver::{
-    ByteRange, ByteStream, Context, DriverError, DriverPath, FilesystemDriver, ReadOnlyDriver,
+    ByteRange, ByteStream, Context, DriverError, DriverPath, FilesystemDriver, Link, ReadOnlyDriver,
     ReadWriteDriver, RegistryPath, Signer, StorageDriver, TransferError, Transferer, WriteMode,
 };
 use shoal_store::{Config, Entry, Store};
@@ -27,6 +27,7 @@ pub(crate) struct Cluster {
 struct State {
     tags: BTreeMap<(RepositoryName, Tag), Digest>,
     members: BTreeSet<(RepositoryName, Digest)>,
+    links: BTreeMap<Link, Digest>,
     is_away: bool,
     tag_puts: u32,
 }
@@ -108,8 +109,17 @@ impl Cluster {
         self.state.lock().unwrap().tag_puts
     }
 
+    /// What the rest of the cluster has of a link.
+    pub(crate) fn link(&self, link: &Link) -> Option<Digest> {
+        self.state.lock().unwrap().links.get(link).copied()
+    }
+
     pub(crate) fn go_away(&self) {
         self.state.lock().unwrap().is_away = true;
+    }
+
+    pub(crate) fn come_back(&self) {
+        self.state.lock().unwrap().is_away = false;
     }
 
     fn reach(&self) -> Result<(), TransferError> {
@@ -184,6 +194,26 @@ impl Transferer for Cluster {
             self.admit(repository, digest);
         }
         Ok(())
+    }
+
+    async fn writable(&self) -> Result<(), TransferError> {
+        self.reach()
+    }
+
+    async fn find_link(&self, link: &Link) -> Result<Digest, TransferError> {
+        self.reach()?;
+        self.link(link).ok_or(TransferError::NotFound)
+    }
+
+    async fn put_link(&self, link: &Link, target: &Digest) -> Result<(), TransferError> {
+        self.reach()?;
+        self.state.lock().unwrap().links.insert(link.clone(), *target);
+        Ok(())
+    }
+
+    async fn delete_link(&self, link: &Link) -> Result<bool, TransferError> {
+        self.reach()?;
+        Ok(self.state.lock().unwrap().links.remove(link).is_some())
     }
 
     async fn resolve_tag(&self, repository: &RepositoryName, tag: &Tag) -> Result<Digest, TransferError> {

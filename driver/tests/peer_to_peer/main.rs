@@ -5,5 +5,6 @@
 
 mod cluster;
 mod contract;
+mod links;
 mod pull;
 mod push;

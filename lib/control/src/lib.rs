@@ -4,12 +4,13 @@
 //! `POST /v1/find`, `POST /v1/announce`, `POST /v1/leave`, `POST /v1/unreachable`,
 //! `POST /v1/renew`, `GET /v1/revocations` at a tracker, and at its
 //! enrolment port, without a certificate, `POST /v1/enrol`; `GET /v1/metainfo` (answered by
-//! `application/octet-stream`), `GET /v1/tag`, `GET /v1/tags` at an origin. Whatever fails is answered by its
+//! `application/octet-stream`), `GET /v1/tag`, `GET /v1/tags` at an origin; what origins say to each other is in [`cluster`]. Whatever fails is answered by its
 //! status (404: the cluster does not have it; 503: cannot say now) and an [`ErrorReply`]. Nothing that arrives here is
 //! believed for its own sake: replies are capped while they are read, and metainfo is for the caller to verify.
 
 mod announcer;
 mod changes;
+pub mod cluster;
 pub mod enrol;
 mod error;
 #[cfg(fuzzing)]
@@ -26,6 +27,7 @@ mod upkeep;
 mod whereabouts;
 
 pub use announcer::{Announcer, AnnouncerHandle};
+pub use cluster::ClusterClient;
 pub use error::{ControlError, Failure, Nonsense};
 pub use message::{Announced, ErrorReply, Holding, Seen, Sharing};
 pub use origin::OriginClient;

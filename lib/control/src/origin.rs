@@ -92,7 +92,7 @@ pub(crate) fn blob(repository: Option<&RepositoryName>, digest: &Digest) -> Stri
     repository.map_or_else(|| format!("blob {digest}"), |name| format!("blob {digest} of {name}"))
 }
 
-fn read_metainfo(reply: Bytes, digest: &Digest) -> Result<SignedMetainfo, Nonsense> {
+pub(crate) fn read_metainfo(reply: Bytes, digest: &Digest) -> Result<SignedMetainfo, Nonsense> {
     let signed = SignedMetainfo::decode(reply)?;
     if signed.metainfo.digest() != digest {
         return Err(Nonsense::OtherBlob { found: *signed.metainfo.digest() });

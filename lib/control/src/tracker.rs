@@ -69,7 +69,7 @@ impl TrackerClient {
         Ok(Self {
             servers,
             id: identity.id(),
-            rendezvous: Arc::new(Rendezvous::new(urls.iter())),
+            rendezvous: Arc::new(Rendezvous::new(urls.iter().map(ServerUrl::as_str))),
             standings: Arc::default(),
             clock: Arc::default(),
             latest_list: Arc::default(),

@@ -11,6 +11,7 @@ pub mod metainfo;
 pub mod name;
 pub mod peer;
 pub mod piece;
+pub mod rendezvous;
 
 pub use bitfield::Bitfield;
 pub use buffer::Buffer;
@@ -19,3 +20,4 @@ pub use metainfo::{Metainfo, MetainfoBuilder, MetainfoError, PieceHash, Proof, S
 pub use name::{NameError, Reference, RepositoryName, Tag};
 pub use peer::{PeerAddress, PeerId, PeerIdError, Role, Zone};
 pub use piece::{Geometry, GeometryError, Piece, PieceIndex, PieceLength};
+pub use rendezvous::{Places, Rendezvous};

@@ -24,6 +24,8 @@ pub struct Fetch {
 pub enum Want {
     /// What its readers come to next, `read_ahead` beyond each at most. It waits while there are none, without end.
     Read,
+    /// All of it, for a copy that should be there: after all that anybody reads or prefetches.
+    Repair,
     /// All of it; what nobody reads comes after what others read.
     Prefetch,
     /// All of it, and somebody waits for that.
@@ -124,6 +126,7 @@ impl Want {
     pub(crate) fn in_engine(self) -> (Scope, Priority) {
         match self {
             Self::Read => (Scope::Demand, Priority::Reader),
+            Self::Repair => (Scope::All, Priority::Repair),
             Self::Prefetch => (Scope::All, Priority::Prefetch),
             Self::Whole => (Scope::All, Priority::Reader),
         }

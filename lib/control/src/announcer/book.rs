@@ -11,7 +11,7 @@ use shoal_core::{Digest, PeerId};
 
 use crate::changes::{Batch, Change, Changes};
 use crate::message::{AnnounceRequest, Announced, Holding, Sharing};
-use crate::rendezvous::{Places, Rendezvous};
+use crate::rendezvous::{OWNERS, Places, Rendezvous};
 
 /// What there is to tell, tracker by tracker.
 #[derive(Debug)]
@@ -97,12 +97,12 @@ impl Book {
     /// Notes what became of a blob.
     pub(super) fn note(&mut self, digest: Digest, change: Change) {
         let live = self.live();
-        let owners = self.rendezvous.owners(&digest, live);
+        let owners = self.rendezvous.owners(&digest, live, OWNERS);
         for (place, session) in self.sessions.iter_mut().enumerate() {
             // One that was away may be about to take what it was sent before this.
             let owns = || match live.contains(place) || place == self.rendezvous.len() {
                 true => owners.contains(place),
-                false => self.rendezvous.owners(&digest, live.with(place)).contains(place),
+                false => self.rendezvous.owners(&digest, live.with(place), OWNERS).contains(place),
             };
             // What is gone is said to all: some know more than their share.
             if change == Change::Removed || session.share == Share::All || owns() {
@@ -282,7 +282,7 @@ impl What {
 impl Selection {
     pub(super) fn has(&self, digest: &Digest) -> bool {
         let Some(live) = self.live else { return true };
-        let owns = |live| self.rendezvous.owners(digest, live).contains(self.place);
+        let owns = |live| self.rendezvous.owners(digest, live, OWNERS).contains(self.place);
         owns(live) && (self.except.is_empty() || !owns(self.except))
     }
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use shoal_core::{Digest, PeerId};
 
-use crate::rendezvous::{Places, Rendezvous};
+use crate::rendezvous::{OWNERS, Places, Rendezvous};
 
 /// How the trackers stand.
 #[derive(Debug, Default)]
@@ -72,7 +72,7 @@ impl Standings {
         // The sort is stable: the order stands among equals.
         order.sort_by_key(|&place| (!well.contains(place), is_on(&known.slow, place, now), !shares(place)));
         let relied_on = if well.is_empty() { all } else { well };
-        let owners = if any { all } else { rendezvous.owners(digest, relied_on) };
+        let owners = if any { all } else { rendezvous.owners(digest, relied_on, OWNERS) };
         Plan { order, owners }
     }
 
@@ -115,14 +115,13 @@ impl Plan {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rendezvous::OWNERS;
     use crate::server_url::ServerUrl;
 
     fn rendezvous(count: usize) -> Rendezvous {
         let urls: Vec<_> = (0..count)
             .map(|number| ServerUrl::parse(&format!("https://tracker-{number}")).unwrap())
             .collect();
-        Rendezvous::new(&urls)
+        Rendezvous::new(urls.iter().map(ServerUrl::as_str))
     }
 
     #[test]

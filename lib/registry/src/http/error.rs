@@ -141,6 +141,7 @@ impl ApiError {
                     Code::Unavailable,
                     "storage is unavailable, try later",
                 )
+                .with_detail(json!({ "unavailable": detail }))
                 .with_header(RETRY_AFTER, HeaderValue::from_static("5"))
             }
             DriverError::NoSpace { .. } => {

@@ -43,7 +43,8 @@ async fn a_write_that_storage_cannot_take_now_may_be_tried_later() {
     rig.driver.fail("put", Fault::Unavailable);
     let reply = rig.send("POST", "/v2/a/blobs/uploads/", &[], "").await;
     assert_eq!(reply.header("retry-after"), "5");
-    reply.expect_error(StatusCode::SERVICE_UNAVAILABLE, "UNAVAILABLE");
+    let errors = reply.expect_error(StatusCode::SERVICE_UNAVAILABLE, "UNAVAILABLE");
+    assert_eq!(errors[0]["detail"]["unavailable"], "no peer answers");
 }
 
 #[tokio::test]

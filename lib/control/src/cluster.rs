@@ -1,0 +1,239 @@
+//! The origins of a cluster among each other: what one asks another, and the client that asks.
+//!
+//! Each question goes to one origin, which answers for itself and asks nobody. Whom to ask is for the caller to decide.
+
+pub mod message;
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use data_encoding::BASE64;
+use futures_util::{Stream, StreamExt as _, TryStreamExt as _, stream};
+use reqwest::Method;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use shoal_core::{Digest, PeerAddress, RepositoryName, Role, SignedMetainfo, Tag};
+use shoal_identity::Identity;
+
+use self::message::{
+    BlobQuery, Copy, CopyReason, CopyState, LinkName, LinkRecord, MAX_RECORD_LENGTH, MetadataRecord, Probe,
+    Probed, TagName, TagRecord, TagValue, path,
+};
+use crate::error::{ControlError, Nonsense};
+use crate::message::TagsReply;
+use crate::origin::{blob, read_metainfo};
+use crate::server_url::ServerUrl;
+use crate::servers::{Call, Servers};
+
+/// Asks the origins of a cluster, each by its place in the configuration. Clones share their connections.
+#[derive(Clone, Debug)]
+pub struct ClusterClient {
+    servers: Servers,
+    timeout: Duration,
+}
+
+impl ClusterClient {
+    /// A client of the origins whose APIs are at `https://host:port` each. An answer may take `timeout`.
+    pub fn new(identity: &Identity, origins: Vec<String>, timeout: Duration) -> Result<Self, ControlError> {
+        Ok(Self { servers: Servers::new(identity, Role::Origin, origins)?, timeout })
+    }
+
+    /// Where each origin is. Those that are named twice in the configuration are there once.
+    #[must_use]
+    pub fn urls(&self) -> Vec<ServerUrl> {
+        self.servers.urls().to_vec()
+    }
+
+    /// Whether the origin is there.
+    pub async fn probe(&self, place: usize, timeout: Duration) -> Result<Probed, ControlError> {
+        self.ask(place, (path::PROBE, timeout, SMALL_REPLY), &Probe {}, "probe".to_owned()).await
+    }
+
+    /// Has the origin fetch a blob from `source`, and says how far that is: an answer that is not `Whole` comes after two
+    /// seconds or so, and the question is to be put again.
+    pub async fn copy(
+        &self,
+        place: usize,
+        metainfo: &SignedMetainfo,
+        source: &PeerAddress,
+        reason: CopyReason,
+    ) -> Result<CopyState, ControlError> {
+        let what = format!("copy of {}", metainfo.metainfo.digest());
+        let copy = Copy { metainfo: BASE64.encode(&metainfo.encode()), source: source.clone(), reason };
+        self.ask(place, (path::COPY, self.timeout.max(COPY_TIMEOUT), SMALL_REPLY), &copy, what).await
+    }
+
+    /// Which of the blobs the origin does not have; [`message::MAX_LACKING`] at most may be asked for.
+    pub async fn lacking(&self, place: usize, digests: &[Digest]) -> Result<Vec<Digest>, ControlError> {
+        let how = (path::LACKING, self.timeout, message::MAX_REQUEST_LENGTH);
+        self.ask(place, how, &digests, "missing blobs".to_owned()).await
+    }
+
+    /// The metainfo of a blob that the origin itself has. It is of that digest, and otherwise unverified.
+    pub async fn metainfo(&self, place: usize, digest: &Digest) -> Result<SignedMetainfo, ControlError> {
+        let text = digest.to_string();
+        let query = vec![("digest", text.as_str())];
+        let max_reply = SignedMetainfo::MAX_ENCODED_LENGTH;
+        let (method, body) = (Method::GET, Bytes::new());
+        let call = Call { method, path: path::METAINFO, query, body, max_reply, what: blob(None, digest) };
+        let read = |reply| read_metainfo(reply, digest);
+        Ok(self.servers.ask_at(&call, place, self.timeout, read).await?.0)
+    }
+
+    /// Bytes of a blob that the origin itself has, as they come. An error is the end of it.
+    pub async fn blob(
+        &self,
+        place: usize,
+        query: &BlobQuery,
+    ) -> Result<impl Stream<Item = Result<Bytes, ControlError>> + Send + use<>, ControlError> {
+        let (digest, start) = (query.digest.to_string(), query.start.to_string());
+        let end = query.end.map(|end| end.to_string());
+        let mut pairs = vec![("digest", digest.as_str()), ("start", start.as_str())];
+        pairs.extend(end.as_deref().map(|end| ("end", end)));
+        self.servers.stream_at(path::BLOB, pairs, blob(None, &query.digest), place, self.timeout).await
+    }
+
+    /// What a link names at the origin.
+    pub async fn link(&self, place: usize, link: &LinkName) -> Result<Option<Digest>, ControlError> {
+        self.ask_small(place, path::LINK, link, || name_of(link)).await
+    }
+
+    /// Puts a link at the origin; it is durable then.
+    pub async fn put_link(&self, place: usize, record: &LinkRecord) -> Result<bool, ControlError> {
+        self.ask_small(place, path::PUT_LINK, record, || name_of(&record.name)).await
+    }
+
+    /// Deletes a link at the origin; says whether there was one.
+    pub async fn delete_link(&self, place: usize, link: &LinkName) -> Result<bool, ControlError> {
+        self.ask_small(place, path::DELETE_LINK, link, || name_of(link)).await
+    }
+
+    /// What a tag names at the origin.
+    pub async fn tag(&self, place: usize, tag: &TagName) -> Result<Option<TagValue>, ControlError> {
+        self.ask_small(place, path::TAG, tag, || name_of_tag(tag)).await
+    }
+
+    /// Puts a tag at the origin, unless what it has is newer; says what it has then, durably.
+    pub async fn put_tag(&self, place: usize, record: &TagRecord) -> Result<TagValue, ControlError> {
+        self.ask_small(place, path::PUT_TAG, record, || name_of_tag(&record.name)).await
+    }
+
+    /// Deletes a tag at the origin; says whether there was one.
+    pub async fn delete_tag(&self, place: usize, tag: &TagName) -> Result<bool, ControlError> {
+        self.ask_small(place, path::DELETE_TAG, tag, || name_of_tag(tag)).await
+    }
+
+    /// The tags of a repository at the origin.
+    pub async fn tags(&self, place: usize, repository: &RepositoryName) -> Result<Vec<Tag>, ControlError> {
+        let how = (path::TAGS, self.timeout, TagsReply::MAX_LENGTH);
+        self.ask(place, how, repository, format!("tags of {repository}")).await
+    }
+
+    /// All links and tags of the origin. An error is the end of it; without one it ends after [`MetadataRecord::End`].
+    pub async fn metadata(
+        &self,
+        place: usize,
+    ) -> Result<impl Stream<Item = Result<MetadataRecord, ControlError>> + Send + use<>, ControlError> {
+        let what = "all metadata".to_owned();
+        let bytes = self.servers.stream_at(path::METADATA, Vec::new(), what, place, self.timeout).await?;
+        let url = self.servers.urls()[place].as_str().to_owned();
+        Ok(lines(bytes.boxed()).map(move |line| {
+            serde_json::from_slice(&line?).map_err(|error| malformed(url.clone(), error.into()))
+        }))
+    }
+
+    async fn ask_small<T: DeserializeOwned>(
+        &self,
+        place: usize,
+        path: &'static str,
+        message: &impl Serialize,
+        what: impl Fn() -> String,
+    ) -> Result<T, ControlError> {
+        self.ask(place, (path, self.timeout, SMALL_REPLY), message, what()).await
+    }
+
+    async fn ask<T: DeserializeOwned>(
+        &self,
+        place: usize,
+        (path, timeout, max_reply): (&'static str, Duration, usize),
+        message: &impl Serialize,
+        what: String,
+    ) -> Result<T, ControlError> {
+        let body = serde_json::to_vec(message).expect("messages are plain values").into();
+        let call = Call { method: Method::POST, path, query: Vec::new(), body, max_reply, what };
+        let read = |reply: Bytes| Ok(serde_json::from_slice(&reply)?);
+        Ok(self.servers.ask_at(&call, place, timeout, read).await?.0)
+    }
+}
+
+/// Cuts a stream into its lines, of which none may be longer than a record.
+fn lines(
+    bytes: stream::BoxStream<'static, Result<Bytes, ControlError>>,
+) -> impl Stream<Item = Result<Vec<u8>, ControlError>> + Send {
+    stream::try_unfold((bytes, Vec::new()), |(mut bytes, mut buffer): (_, Vec<u8>)| async move {
+        loop {
+            if let Some(end) = buffer.iter().position(|&byte| byte == b'\n') {
+                let rest = buffer.split_off(end + 1);
+                buffer.pop();
+                return Ok(Some((buffer, (bytes, rest))));
+            }
+            if buffer.len() > MAX_RECORD_LENGTH {
+                let limit = MAX_RECORD_LENGTH;
+                return Err(malformed("an origin".to_owned(), Nonsense::TooLong { limit }));
+            }
+            match bytes.try_next().await? {
+                Some(more) => buffer.extend_from_slice(&more),
+                None => return Ok(None),
+            }
+        }
+    })
+}
+
+fn malformed(url: String, source: Nonsense) -> ControlError {
+    ControlError::Malformed { what: "all metadata".to_owned(), url, source }
+}
+
+fn name_of(link: &LinkName) -> String {
+    format!("link to {} in {}", link.digest, link.repository)
+}
+
+fn name_of_tag(TagName { repository, tag }: &TagName) -> String {
+    format!("tag {tag} of {repository}")
+}
+
+/// The longest reply that names one digest.
+const SMALL_REPLY: usize = 4 << 10;
+/// How long an origin may take to say how far a copy is: it says so after two seconds, and its disk may be slow.
+const COPY_TIMEOUT: Duration = Duration::from_secs(8);
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn cut(text: &[u8], length: usize) -> Result<Vec<Vec<u8>>, ControlError> {
+        let parts: Vec<_> = text.chunks(length).map(|part| Ok(Bytes::copy_from_slice(part))).collect();
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(lines(stream::iter(parts).boxed()).try_collect())
+    }
+
+    proptest! {
+        #[test]
+        fn lines_are_the_same_however_they_arrive(
+            lines in prop::collection::vec("[a-z]{0,9}", 0..9), rest in "[a-z]{0,9}", length in 1usize..20
+        ) {
+            let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
+            let found = cut((text + &rest).as_bytes(), length).unwrap();
+            // What has no end is no line: the list was cut there.
+            prop_assert_eq!(found, lines.iter().map(|line| line.as_bytes().to_vec()).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn a_line_without_end_is_refused_before_it_fills_the_memory() {
+        let text = vec![b'x'; MAX_RECORD_LENGTH * 4];
+        let error = cut(&text, 1000).unwrap_err();
+        assert!(matches!(error, ControlError::Malformed { source: Nonsense::TooLong { .. }, .. }));
+    }
+}

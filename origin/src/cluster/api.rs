@@ -1,0 +1,216 @@
+//! What this origin answers the others: from its own store and files, asking nobody.
+
+use std::io::Error as IoError;
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::{DefaultBodyLimit, Extension, Query, Request, State};
+use axum::http::{StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use data_encoding::BASE64;
+use futures_util::{StreamExt as _, stream};
+use shoal_control::ErrorReply;
+use shoal_control::cluster::message::{
+    BlobQuery, Copy, CopyState, LinkName, LinkRecord, MAX_COPY_LENGTH, MAX_LACKING, MetadataRecord, Probe,
+    Probed, TagName, TagRecord, TagValue, path,
+};
+use shoal_control::message::MetainfoQuery;
+use shoal_core::{Digest, PeerAddress, RepositoryName, Role, SignedMetainfo, Tag};
+use shoal_driver::TransferError;
+use shoal_http::{ClientCertificate, RemoteAddress};
+use tokio::sync::mpsc;
+
+use super::Cluster;
+use super::copies::CopyError;
+use crate::records::link_of;
+
+type Asked = State<Arc<Cluster>>;
+type Answer<T> = Result<Json<T>, Refusal>;
+
+/// Why there is no answer.
+struct Refusal(StatusCode, String);
+
+impl Cluster {
+    /// For the other origins alone.
+    pub(crate) fn router(self: Arc<Self>) -> Router {
+        Router::new()
+            .route(path::PROBE, post(probe))
+            .route(path::COPY, post(copy))
+            .route(path::LACKING, post(lacking))
+            .route(path::BLOB, get(blob))
+            .route(path::METAINFO, get(metainfo))
+            .route(path::LINK, post(link))
+            .route(path::PUT_LINK, post(put_link))
+            .route(path::DELETE_LINK, post(delete_link))
+            .route(path::TAG, post(tag))
+            .route(path::PUT_TAG, post(put_tag))
+            .route(path::DELETE_TAG, post(delete_tag))
+            .route(path::TAGS, post(tags))
+            .route(path::METADATA, get(metadata))
+            .layer(DefaultBodyLimit::max(MAX_COPY_LENGTH))
+            .layer(middleware::from_fn_with_state(self.clone(), admit))
+            .with_state(self)
+    }
+}
+
+/// Whoever may write here can sign what it likes anyhow: an origin, and nobody else.
+async fn admit(
+    State(cluster): Asked,
+    Extension(ClientCertificate(certificate)): Extension<ClientCertificate>,
+    request: Request,
+    next: Next,
+) -> Response {
+    match cluster.identity.peer(&certificate) {
+        Ok(peer) if peer.role == Role::Origin => next.run(request).await,
+        Ok(peer) => {
+            Refusal(StatusCode::FORBIDDEN, format!("role {} is no origin", peer.role)).into_response()
+        }
+        Err(error) => Refusal(StatusCode::FORBIDDEN, error.to_string()).into_response(),
+    }
+}
+
+async fn probe(State(cluster): Asked, Json(Probe {}): Json<Probe>) -> Json<Probed> {
+    Json(Probed { members: cluster.fingerprint })
+}
+
+async fn copy(
+    State(cluster): Asked,
+    Extension(RemoteAddress(remote)): Extension<RemoteAddress>,
+    Json(copy): Json<Copy>,
+) -> Answer<CopyState> {
+    let bad = |error: String| Refusal(StatusCode::BAD_REQUEST, error);
+    let metainfo = BASE64.decode(copy.metainfo.as_bytes()).map_err(|error| bad(error.to_string()))?;
+    let metainfo = SignedMetainfo::decode(metainfo.into()).map_err(|error| bad(error.to_string()))?;
+    let mut source: PeerAddress = copy.source;
+    for address in source.addresses.iter_mut().filter(|address| address.ip().is_unspecified()) {
+        address.set_ip(remote.ip().to_canonical());
+    }
+    Ok(Json(cluster.copies.copy(metainfo, source, copy.reason).await?))
+}
+
+async fn lacking(State(cluster): Asked, Json(digests): Json<Vec<Digest>>) -> Answer<Vec<Digest>> {
+    if digests.len() > MAX_LACKING {
+        return Err(Refusal(StatusCode::BAD_REQUEST, format!("more than {MAX_LACKING} digests")));
+    }
+    let lacking = digests.into_iter().filter(|digest| cluster.store.blob(digest).is_none());
+    Ok(Json(lacking.collect()))
+}
+
+async fn metainfo(State(cluster): Asked, Query(query): Query<MetainfoQuery>) -> Response {
+    match cluster.signed(&query.digest) {
+        Some(signed) => {
+            ([(header::CONTENT_TYPE, "application/octet-stream")], signed.encode()).into_response()
+        }
+        None => not_here(&query.digest).into_response(),
+    }
+}
+
+async fn blob(State(cluster): Asked, Query(query): Query<BlobQuery>) -> Result<Body, Refusal> {
+    let blob = cluster.store.blob(&query.digest).ok_or_else(|| not_here(&query.digest))?;
+    let length = blob.metainfo().length();
+    let end = query.end.unwrap_or(length).min(length);
+    Ok(Body::from_stream(blob.reader(query.start.min(end)..end).into_stream()))
+}
+
+async fn link(State(cluster): Asked, Json(name): Json<LinkName>) -> Answer<Option<Digest>> {
+    found(cluster.records.link(&link_of(&name)).await)
+}
+
+async fn put_link(State(cluster): Asked, Json(record): Json<LinkRecord>) -> Answer<bool> {
+    cluster.records.put_link(&link_of(&record.name), &record.target).await?;
+    Ok(Json(true))
+}
+
+async fn delete_link(State(cluster): Asked, Json(name): Json<LinkName>) -> Answer<bool> {
+    Ok(Json(cluster.records.delete_link(&link_of(&name)).await?))
+}
+
+async fn tag(State(cluster): Asked, Json(name): Json<TagName>) -> Answer<Option<TagValue>> {
+    found(cluster.records.tag(&name).await)
+}
+
+async fn put_tag(State(cluster): Asked, Json(record): Json<TagRecord>) -> Answer<TagValue> {
+    Ok(Json(cluster.records.keep_tag(&record).await?))
+}
+
+async fn delete_tag(State(cluster): Asked, Json(name): Json<TagName>) -> Answer<bool> {
+    Ok(Json(found(cluster.records.delete_tag(&name).await)?.0.is_some()))
+}
+
+async fn tags(State(cluster): Asked, Json(repository): Json<RepositoryName>) -> Answer<Vec<Tag>> {
+    Ok(Json(cluster.records.list_tags(&repository).await?))
+}
+
+/// One record a line, as fast as it is taken.
+async fn metadata(State(cluster): Asked) -> Body {
+    let (sender, receiver) = mpsc::channel(RECORDS_AHEAD);
+    let (records, stop) = (cluster.records.clone(), cluster.stop.clone());
+    cluster.tasks.spawn(async move {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => {}
+            sent = records.send_all(sender) => if let Err(error) = sent {
+                // The list ends without its end, so whoever takes it knows.
+                tracing::error!(%error, "cannot read all metadata");
+            }
+        }
+    });
+    let lines = stream::unfold(receiver, |mut receiver| async move {
+        let record: MetadataRecord = receiver.recv().await?;
+        let line = serde_json::to_vec(&record).map_err(IoError::from);
+        Some((
+            line.map(|mut line| {
+                line.push(b'\n');
+                line
+            }),
+            receiver,
+        ))
+    });
+    Body::from_stream(lines.boxed())
+}
+
+fn found<T>(result: Result<T, TransferError>) -> Answer<Option<T>> {
+    match result {
+        Err(TransferError::NotFound) => Ok(Json(None)),
+        other => Ok(Json(Some(other?))),
+    }
+}
+
+fn not_here(digest: &Digest) -> Refusal {
+    Refusal(StatusCode::NOT_FOUND, format!("{digest} is not here"))
+}
+
+impl From<TransferError> for Refusal {
+    fn from(error: TransferError) -> Self {
+        match error {
+            TransferError::NotFound => Self(StatusCode::NOT_FOUND, "not here".to_owned()),
+            TransferError::Unavailable(reason) => Self(StatusCode::SERVICE_UNAVAILABLE, reason),
+            other => {
+                tracing::error!(error = %other, "cannot answer another origin");
+                Self(StatusCode::INTERNAL_SERVER_ERROR, other.to_string())
+            }
+        }
+    }
+}
+
+impl From<CopyError> for Refusal {
+    fn from(error: CopyError) -> Self {
+        let status = match error {
+            CopyError::Unproved(_) => StatusCode::FORBIDDEN,
+            CopyError::Busy | CopyError::Failed(_) => StatusCode::SERVICE_UNAVAILABLE,
+        };
+        Self(status, error.to_string())
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        (self.0, Json(ErrorReply { error: self.1 })).into_response()
+    }
+}
+
+/// How many records are read from the disk before they are taken.
+const RECORDS_AHEAD: usize = 64;

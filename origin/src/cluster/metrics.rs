@@ -1,0 +1,54 @@
+//! What an operator sees of a cluster of origins.
+
+use prometheus::{IntCounter, IntGauge, Registry};
+
+/// Progress of repair, and who is well.
+#[derive(Clone, Debug)]
+pub(super) struct ClusterMetrics {
+    pub(super) well: IntGauge,
+    pub(super) to_check: IntGauge,
+    pub(super) under_replicated: IntGauge,
+    pub(super) repaired: IntCounter,
+    pub(super) repaired_bytes: IntCounter,
+    pub(super) repairs_failed: IntCounter,
+    pub(super) records_learned: IntCounter,
+}
+
+impl ClusterMetrics {
+    pub(super) fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let gauge = |name: &str, help: &str| -> Result<IntGauge, prometheus::Error> {
+            let gauge = IntGauge::new(format!("shoal_origin_cluster_{name}"), help)?;
+            registry.register(Box::new(gauge.clone()))?;
+            Ok(gauge)
+        };
+        let counter = |name: &str, help: &str| -> Result<IntCounter, prometheus::Error> {
+            let counter = IntCounter::new(format!("shoal_origin_cluster_{name}_total"), help)?;
+            registry.register(Box::new(counter.clone()))?;
+            Ok(counter)
+        };
+        Ok(Self {
+            well: gauge("origins_well", "Origins that are well, as this one sees it, itself included.")?,
+            to_check: gauge(
+                "blobs_to_check",
+                "Blobs of this origin that this round of repair has not compared yet.",
+            )?,
+            under_replicated: gauge(
+                "blobs_under_replicated",
+                "Blobs that the last comparison found at too few origins, and that this one copies to others.",
+            )?,
+            repaired: counter(
+                "copies_repaired",
+                "Copies that this origin gave to others to make up for lost ones.",
+            )?,
+            repaired_bytes: counter("repaired_bytes", "Bytes of the blobs of those copies.")?,
+            repairs_failed: counter(
+                "repairs_failed",
+                "Copies that could not be given; the next round tries again.",
+            )?,
+            records_learned: counter(
+                "records_learned",
+                "Links and tags that this origin had missed, and took over.",
+            )?,
+        })
+    }
+}

@@ -1,0 +1,5 @@
+//! Several origins that keep blobs together.
+
+mod kills;
+mod rig;
+mod together;
