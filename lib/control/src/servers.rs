@@ -4,12 +4,13 @@
 //! that holds while it is read. The whole question takes at most [`REQUEST_TIMEOUT`], however many servers there are; one that
 //! a server may think over takes as much longer at each.
 
+mod streaming;
+
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use futures_util::Stream;
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode};
 use shoal_core::{PeerId, Role};
 use shoal_identity::Identity;
@@ -241,41 +242,6 @@ impl Servers {
         let tell = async |index| self.ask_one(call, index, self.timeout).await.map(drop);
         let told = futures_util::future::join_all((0..self.urls().len()).map(tell)).await;
         told.into_iter().reduce(Result::or).unwrap_or_else(|| Err(self.nobody(call)))
-    }
-
-    /// The body of a `GET` as it comes. The answer's head, and then each part, may take `timeout`.
-    pub(crate) async fn stream_at(
-        &self,
-        path: &'static str,
-        query: Vec<(&'static str, &str)>,
-        what: String,
-        index: usize,
-        timeout: Duration,
-    ) -> Result<impl Stream<Item = Result<Bytes, ControlError>> + Send + use<>, ControlError> {
-        let call = Call { method: Method::GET, path, query, body: Bytes::new(), max_reply: 0, what };
-        let late = || self.unavailable(&call, index, Failure::OutOfTime);
-        let sent = tokio::time::timeout(timeout, self.request(&call, index).send()).await;
-        let response = sent
-            .map_err(|_| late())?
-            .map_err(|error| self.unavailable(&call, index, Failure::Connection(error.without_url())))?;
-        if response.status() != StatusCode::OK {
-            let status = response.status();
-            let body = tokio::time::timeout(timeout, read_capped(response, ErrorReply::MAX_LENGTH)).await;
-            let body = body.ok().and_then(Result::ok).flatten().unwrap_or_default();
-            return Err(self.refusal(&call, index, status, &body));
-        }
-        let (what, url) = (call.what.clone(), self.url(index));
-        Ok(futures_util::stream::try_unfold(response, move |mut response| {
-            let (what, url) = (what.clone(), url.clone());
-            async move {
-                let cut = |source| ControlError::Unavailable { what, url, source };
-                match tokio::time::timeout(timeout, response.chunk()).await {
-                    Err(_) => Err(cut(Failure::OutOfTime)),
-                    Ok(Err(error)) => Err(cut(Failure::Connection(error.without_url()))),
-                    Ok(Ok(chunk)) => Ok(chunk.map(|chunk| (chunk, response))),
-                }
-            }
-        }))
     }
 
     async fn ask_one(&self, call: &Call<'_>, index: usize, timeout: Duration) -> Result<Reply, ControlError> {
