@@ -116,7 +116,7 @@ pub(crate) struct Node {
     addresses: AddressBook,
     peers: Peers,
     swarms: Swarms,
-    uploads: HashMap<UploadKey, CancellationToken>,
+    uploads: HashMap<UploadKey, OpenUpload>,
     /// One for each caller that may be heard out at a time.
     handshakes: Arc<Semaphore>,
     tasks: JoinSet<Outcome>,
@@ -128,6 +128,14 @@ pub(crate) struct Node {
     stop: CancellationToken,
     last_number: u64,
     last_moment: u64,
+}
+
+/// A piece on its way to a peer.
+#[derive(Debug)]
+struct OpenUpload {
+    cancelled: CancellationToken,
+    /// Whether the peer asked for it once more since it began.
+    asked_again: bool,
 }
 
 impl Node {
@@ -282,11 +290,12 @@ impl Node {
     }
 
     fn uploaded(&mut self, key: UploadKey, sent: bool) {
-        self.uploads.remove(&key);
+        let asked_again = self.uploads.remove(&key).is_some_and(|upload| upload.asked_again);
         self.metrics.uploads.dec();
         let (peer, digest, piece) = key;
-        if !sent {
-            // Whoever cancels and then asks again, or comes back over another connection, waits for an answer still.
+        if !sent || asked_again {
+            // Whoever cancels and then asks again, or comes back over another connection, waits for an answer still: the engine
+            // took the new request for the one that it was answering.
             self.send(peer, Message::Reject { digest, piece });
         }
         self.events.push_back(Event::Uploaded { peer, digest, piece });

@@ -119,8 +119,10 @@ impl Transferer for ClusterTransferer {
             Err(TransferError::NotFound) => 0,
             Err(error) => return Err(error),
         };
-        let version =
-            TagVersion { stamp: microseconds().max(before.saturating_add(1)), by: Some(self.0.source.id) };
+        let version = TagVersion {
+            stamp: microseconds().max(before.saturating_add(1)),
+            by: Some(self.0.source.borrow().id),
+        };
         let record = TagRecord { name, value: TagValue { digest: *digest, version } };
         let answers = self
             .0

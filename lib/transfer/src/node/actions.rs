@@ -7,7 +7,7 @@ use shoal_swarm::{Action, DisconnectReason, Event, Message, Priority};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio_util::sync::CancellationToken;
 
-use super::{Node, Outcome};
+use super::{Node, OpenUpload, Outcome};
 use crate::fetch::{FetchError, FetchEvent};
 use crate::path::{is_same_zone, transports};
 use crate::peers::{Dial, State};
@@ -108,7 +108,7 @@ impl Node {
             metrics: self.metrics.clone(),
             traffic: Arc::clone(&connection.traffic),
         };
-        self.uploads.insert(key, cancelled);
+        self.uploads.insert(key, OpenUpload { cancelled, asked_again: false });
         self.metrics.uploads.inc();
         self.tasks.spawn(async move {
             let (key, sent) = upload.run().await;

@@ -180,7 +180,12 @@ impl Node {
         match &message {
             Message::Cancel { digest, piece } => {
                 if let Some(upload) = self.uploads.get(&(id.peer, *digest, *piece)) {
-                    upload.cancel();
+                    upload.cancelled.cancel();
+                }
+            }
+            Message::Request { digest, piece, .. } => {
+                if let Some(upload) = self.uploads.get_mut(&(id.peer, *digest, *piece)) {
+                    upload.asked_again = true;
                 }
             }
             Message::Reject { digest, piece } => connection.requests.rejected(*digest, *piece),
