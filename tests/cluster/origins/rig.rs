@@ -22,10 +22,17 @@ pub(super) struct Rig {
     urls: Vec<String>,
     _tracker: Process,
     origins: Vec<Option<Process>>,
+    /// How many there are in the configuration.
+    members: usize,
 }
 
 impl Rig {
     pub(super) async fn start() -> Self {
+        Self::start_with(COUNT).await
+    }
+
+    /// The first `members` of the origins, which know of no others.
+    pub(super) async fn start_with(members: usize) -> Self {
         shoal_identity::install_crypto_provider();
         let folder = tempfile::tempdir().unwrap();
         let ca = folder.path().join("ca");
@@ -36,8 +43,9 @@ impl Rig {
         let tracker = Process::spawn(folder.path(), Role::Tracker, "tracker", &config);
         let urls = (0..COUNT).map(|_| format!("https://127.0.0.1:{}", free_port())).collect();
         let tracker_url = format!("https://127.0.0.1:{tracker_port}");
-        let mut rig = Self { folder, tracker_url, urls, _tracker: tracker, origins: Vec::new() };
-        rig.origins = (0..COUNT).map(|place| Some(rig.spawn(place))).collect();
+        let origins = Vec::new();
+        let mut rig = Self { folder, tracker_url, urls, _tracker: tracker, origins, members };
+        rig.origins = (0..COUNT).map(|place| (place < members).then(|| rig.spawn(place))).collect();
         rig.all_well().await;
         rig
     }
@@ -50,7 +58,7 @@ impl Rig {
              stall_timeout = \"5s\"\nrepair_interval = \"2s\"\n",
             self.tracker_url,
             stored(self.folder.path(), &name, ""),
-            self.urls,
+            &self.urls[..self.members],
         );
         issue(self.folder.path(), Role::Origin, &name);
         Process::spawn(self.folder.path(), Role::Origin, &name, &config)
@@ -82,6 +90,15 @@ impl Rig {
 
     pub(super) fn restart(&mut self, place: usize) {
         self.origins[place] = Some(self.spawn(place));
+    }
+
+    /// Makes all origins members: those that run are started anew, one after the other.
+    pub(super) fn grow(&mut self) {
+        self.members = COUNT;
+        for place in 0..COUNT {
+            self.origins[place] = None;
+            self.restart(place);
+        }
     }
 
     pub(super) fn origin(&self, place: usize) -> &Process {

@@ -176,3 +176,28 @@ async fn only_origins_are_answered_and_only_proved_metainfo_is_fetched() {
     let refused = origin.lacking(0, &digests).await;
     assert!(matches!(refused, Err(ControlError::Denied { status: 400, .. })), "{refused:?}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_origin_that_is_added_gets_the_blobs_that_belong_to_it_and_all_links() {
+    let mut rig = Rig::start_with(2).await;
+    let images: Vec<_> = (500..503).map(image).collect();
+    for (number, image) in images.iter().enumerate() {
+        rig.client(number % 2).push(REPOSITORY, &format!("tag-{number}"), image, |_| ()).await.unwrap();
+    }
+    rig.grow();
+    rig.all_well().await;
+    for (number, image) in images.iter().enumerate() {
+        pull(&rig.client(2), REPOSITORY, &format!("tag-{number}"), image).await.unwrap();
+    }
+    // Of 15 blobs two thirds belong to it, on average.
+    in_time("the new origin has blobs and links of its own", async || {
+        let has = images.iter().flat_map(blobs).filter(|digest| rig.has(2, digest)).count();
+        let learned = rig.origin(2).metric("shoal_origin_cluster_records_learned_total").await;
+        anyhow::ensure!(
+            has > 0 && learned >= 15.0,
+            "it has {has} blobs, and took over {learned} links and tags"
+        );
+        Ok(())
+    })
+    .await;
+}
