@@ -48,6 +48,14 @@ impl Records {
         parse_tag(&content)
     }
 
+    /// The same digest, remembered for a while.
+    pub(crate) async fn read_tag(&self, name: &TagName) -> Result<Digest, TransferError> {
+        let asked = self.recent_tags.moment();
+        let digest = self.tag(name).await?.digest;
+        self.recent_tags.learn((asked, Instant::now()), &name.repository, &name.tag, digest);
+        Ok(digest)
+    }
+
     /// Lets the tag name that, as the only origin does it.
     pub(crate) async fn put_tag(&self, name: &TagName, digest: &Digest) -> Result<(), TransferError> {
         self.write_tag(name, digest.to_string()).await

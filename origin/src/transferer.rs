@@ -39,14 +39,10 @@ impl Transferer for LocalTransferer {
     }
 
     async fn resolve_tag(&self, repository: &RepositoryName, tag: &Tag) -> Result<Digest, TransferError> {
-        let recent = &self.records.recent_tags;
-        if let Some(digest) = recent.recall(Instant::now(), repository, tag) {
-            return Ok(digest);
+        match self.records.recent_tags.recall(Instant::now(), repository, tag) {
+            Some(digest) => Ok(digest),
+            None => self.records.read_tag(&name(repository, tag)).await,
         }
-        let asked = recent.moment();
-        let digest = self.records.tag(&name(repository, tag)).await?.digest;
-        recent.learn((asked, Instant::now()), repository, tag, digest);
-        Ok(digest)
     }
 
     async fn put_tag(

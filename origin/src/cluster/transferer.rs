@@ -97,13 +97,10 @@ impl Transferer for ClusterTransferer {
         let tag_name = name(repository, tag);
         let value = self.newest(&tag_name).await?;
         // It is not to go back to an older one once it has heard of this.
-        let record = MetadataRecord::Tag(TagRecord { name: tag_name, value });
+        let record = MetadataRecord::Tag(TagRecord { name: tag_name.clone(), value });
         self.0.records.learn(&record).await?;
-        let asked = recent.moment();
         // What was put in the meantime is newer than what was heard.
-        let digest = self.0.records.tag(&name(repository, tag)).await?.digest;
-        recent.learn((asked, Instant::now()), repository, tag, digest);
-        Ok(digest)
+        self.0.records.read_tag(&tag_name).await
     }
 
     async fn put_tag(
