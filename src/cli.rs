@@ -48,6 +48,8 @@ enum Command {
     Peers(status::Options),
     /// Show who has what of a blob: pieces here and at each peer, or all holders at a tracker.
     Swarm(status::SwarmOptions),
+    /// Have an origin try again what it gave up (see its queues in `shoal status`).
+    Retry(status::Options),
     /// Rehearse a roll-out to thousands of hosts in virtual time, with the engine and the tracker's policy that run in
     /// production, and say how long each host takes.
     Simulate(simulate::Options),
@@ -95,6 +97,7 @@ impl Cli {
             Command::Status(options) => block_on(status::status(options)),
             Command::Peers(options) => block_on(status::peers(options)),
             Command::Swarm(options) => block_on(status::swarm(options)),
+            Command::Retry(options) => block_on(status::retry(options)),
             Command::Simulate(options) => simulate::run(&options),
             Command::Ca(command) => ca::run(command),
             Command::Replay(options) => replay::run(&options),

@@ -40,6 +40,7 @@ pub(crate) async fn agent(options: RoleOptions) -> anyhow::Result<()> {
         tracker: agent.tracker().clone(),
         overlay: agent.overlay(),
         readiness: Arc::clone(&readiness),
+        queues: None,
         started: Instant::now(),
     };
     let admin = open_admin(admin, metrics, readiness, status::router(status)).await?;
@@ -66,6 +67,7 @@ pub(crate) async fn origin(options: RoleOptions) -> anyhow::Result<()> {
         tracker: origin.tracker().clone(),
         overlay: origin.overlay(),
         readiness: Arc::clone(&readiness),
+        queues: Some(origin.queues()),
         started: Instant::now(),
     };
     let admin = open_admin(admin, metrics, readiness, status::router(status)).await?;

@@ -1,5 +1,5 @@
 //! What a role knows of itself, its peers and a blob: served as JSON at its admin port, shown by `shoal status`, `shoal peers`
-//! and `shoal swarm`.
+//! and `shoal swarm`; `shoal retry` is told to it.
 //!
 //! The types here are both ends' schema. Every list has a limit and says whether there is more. Asking costs the role a copy
 //! of its counters; rates are the difference of two looks, so nothing is added where bytes move.
@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use shoal_core::{Digest, PeerId, Role, Zone};
 
 pub use api::router;
-pub(crate) use command::{Options, SwarmOptions, peers, status, swarm};
+pub(crate) use command::{Options, SwarmOptions, peers, retry, status, swarm};
 pub use node::NodeSource;
 pub use tracker::TrackerSource;
 
@@ -26,6 +26,8 @@ pub mod path {
     pub const STATUS: &str = "/v1/status";
     /// `GET` for [`super::Peers`].
     pub const PEERS: &str = "/v1/peers";
+    /// `POST` for [`super::Retried`].
+    pub const RETRY: &str = "/v1/retry";
     /// `GET` with a digest after it for a [`super::Swarm`].
     pub const SWARM: &str = "/v1/swarm";
 }
@@ -110,6 +112,40 @@ pub struct NodeStatus {
     pub rates: Option<Rates>,
     /// Blobs on their way.
     pub fetches: List<FetchStatus>,
+    /// What an origin is to do later.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub queues: Vec<JobQueue>,
+}
+
+/// Work that is kept on disk until it is done.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct JobQueue {
+    /// Its name.
+    pub name: String,
+    /// Jobs that are not done.
+    pub waiting: usize,
+    /// Seconds that the oldest of them has waited.
+    pub lag_s: u64,
+    /// Jobs that were given up, the newest first.
+    pub dead: List<DeadJob>,
+}
+
+/// Jobs that were given up, and are tried again.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub struct Retried {
+    /// How many.
+    pub jobs: usize,
+}
+
+/// A job that was given up.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct DeadJob {
+    /// What it is about.
+    pub key: String,
+    /// How often it failed.
+    pub tries: u32,
+    /// Why, the last time.
+    pub error: String,
 }
 
 /// A server of the control plane.

@@ -15,7 +15,7 @@ use futures_util::FutureExt;
 use futures_util::future::Shared;
 use lru::LruCache;
 use shoal_control::Seen;
-use shoal_core::{Digest, PeerAddress, RepositoryName};
+use shoal_core::{Digest, PeerAddress, RepositoryName, causes};
 use shoal_store::{CreateError, Entry, Evictions, Partial, Store};
 use shoal_transfer::{Fetch, FetchEvent, Transfer, Want};
 use tokio::runtime::Handle;
@@ -25,7 +25,6 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::access::Access;
-use crate::causes::causes;
 use crate::holdings::Holdings;
 use crate::interest::{Interest, Reading};
 use crate::news::{Answer, News, Watch};

@@ -4,7 +4,6 @@
 //! the store, or one fetch that all who want the blob share (`fetches`). The agent takes no pushes.
 
 mod access;
-mod causes;
 mod config;
 mod deadline;
 mod fetches;

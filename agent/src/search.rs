@@ -10,12 +10,11 @@ use std::time::{Duration, Instant};
 use prometheus::IntCounter;
 use shoal_control::overlay::{FoundByOverlay, OverlayHandle};
 use shoal_control::{ControlError, Found, Seen, TrackerClient};
-use shoal_core::{Digest, PeerAddress, RepositoryName, SignedMetainfo};
+use shoal_core::{Digest, PeerAddress, RepositoryName, SignedMetainfo, causes};
 use shoal_identity::Identity;
 use tokio::time::timeout;
 
 use crate::access::Grant;
-use crate::causes::causes;
 use crate::fetches::FetchError;
 
 /// Asks for blobs.

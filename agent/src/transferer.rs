@@ -5,12 +5,11 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use futures_util::StreamExt;
 use shoal_control::{ControlError, OriginClient};
-use shoal_core::{Digest, RepositoryName, Tag};
+use shoal_core::{Digest, RepositoryName, Tag, causes};
 use shoal_driver::{ByteRange, ByteStream, DriverError, TransferError, Transferer};
 use shoal_store::{BlobReader, Entry, ReadError, Store};
 
 use crate::access::Access;
-use crate::causes::causes;
 use crate::config::Prefetch;
 use crate::fetches::{FetchError, Fetches};
 use crate::interest::Reading;

@@ -10,6 +10,7 @@ use shoal_core::Zone;
 
 use crate::cluster::ClusterConfig;
 use crate::tls::TlsConfig;
+use crate::webhooks::WebhookConfig;
 
 /// The configuration of an origin: `config/origin.toml`.
 #[derive(Clone, Debug, Deserialize)]
@@ -66,6 +67,9 @@ pub struct Config {
     /// The overlay, in which agents find this origin while no tracker answers. Off unless set.
     #[serde(default)]
     pub overlay: Option<shoal_control::overlay::Config>,
+    /// Who is told what clients do to the content.
+    #[serde(default, rename = "webhook")]
+    pub webhooks: Vec<WebhookConfig>,
     /// The registry.
     #[serde(default)]
     pub registry: shoal_registry::Config,

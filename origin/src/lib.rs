@@ -6,13 +6,17 @@
 mod api;
 mod cluster;
 mod config;
+mod queue;
 mod records;
 mod role;
 mod tags;
 mod tls;
 mod transferer;
+mod webhooks;
 
 pub use cluster::{ClusterConfig, ClusterError};
 pub use config::Config;
+pub use queue::{DeadJob, JournalError, QueueError, QueueStatus, Queues};
 pub use role::{BindError, Origin};
 pub use tls::{TlsConfig, TlsError};
+pub use webhooks::{WebhookConfig, WebhookError};

@@ -13,6 +13,7 @@ use shoal_driver::{FilesystemDriver, ReadWriteDriver, Signer, Transferer};
 use shoal_http::{Doorkeeper, Running, Server, Workers};
 use shoal_identity::{Identity, Refusals};
 use shoal_registry::auth::{ClientCertificate, Guard, GuardError};
+use shoal_registry::event::ClientAddress;
 use shoal_registry::maintenance::{MaintenanceMetrics, Schedule};
 use shoal_registry::{PullMetrics, Registry};
 use shoal_store::Store;
@@ -21,9 +22,11 @@ use shoal_transfer::{Stats, Transfer};
 use crate::api::{Api, library};
 use crate::cluster::{Cluster, ClusterError, ClusterTransferer, Parts};
 use crate::config::Config;
+use crate::queue::{Journal, JournalError, QueueMetrics, Queues};
 use crate::records::Records;
 use crate::tls::{ClientCertificates, TlsError};
 use crate::transferer::LocalTransferer;
+use crate::webhooks::{WebhookError, Webhooks};
 
 /// An origin at work.
 #[derive(Debug)]
@@ -41,6 +44,7 @@ pub struct Origin {
     _whereabouts: Whereabouts,
     overlay: Option<Overlay>,
     cluster: Option<Arc<Cluster>>,
+    webhooks: Arc<Webhooks>,
     store: Store,
     id: PeerId,
     drain: Duration,
@@ -92,6 +96,12 @@ pub enum BindError {
     /// It cannot be one of several origins.
     #[error(transparent)]
     Cluster(#[from] ClusterError),
+    /// A webhook is not configured as it must be.
+    #[error(transparent)]
+    Webhook(#[from] WebhookError),
+    /// What is to be done later cannot be kept.
+    #[error(transparent)]
+    Queues(#[from] JournalError),
     /// The S3 face is not configured as it must be.
     #[error(transparent)]
     S3(#[from] shoal_s3::ConfigError),
@@ -112,9 +122,15 @@ impl Origin {
         }
         let (tls_of_registry, guard) = access(&config).await?;
         let metadata = config.store.directory.join("metadata");
+        let queues = config.store.directory.join("queues.redb");
         let metadata = FilesystemDriver::with_reserve(metadata, config.min_free.as_u64());
         let store = Store::open(config.store).await?;
         store.register_metrics(metrics)?;
+        // The store has made the folder.
+        let (journal, queue_metrics) = (Journal::open(&queues)?, QueueMetrics::register(metrics)?);
+        let queues = (&journal, &queue_metrics);
+        let webhooks = Webhooks::start(&config.webhooks, queues, identity.id(), metrics)?;
+        let webhooks = Arc::new(webhooks);
         let transfer =
             Transfer::bind(config.transfer, identity.clone(), config.zone.clone(), store.clone(), metrics)
                 .await?;
@@ -170,9 +186,10 @@ impl Origin {
             }
             None => None,
         };
-        let registry =
-            Registry::new(config.registry, driver, Arc::new(PullMetrics::register(metrics)?)).guarded(guard);
-        let router = registry.router().layer(map_request(hand_certificate_over));
+        let registry = Registry::new(config.registry, driver, Arc::new(PullMetrics::register(metrics)?))
+            .guarded(guard)
+            .watched(webhooks.clone());
+        let router = registry.router().layer(map_request(hand_client_over));
         let server = listen(("registry", "listen"), config.listen, tls_of_registry, &config.http).await?;
         let workers = Workers::start().map_err(BindError::Threads)?;
         let server = server.on(workers.clone()).serve(router);
@@ -207,6 +224,7 @@ impl Origin {
             _whereabouts: whereabouts,
             overlay,
             cluster,
+            webhooks,
             store,
             id,
             drain: config.drain,
@@ -248,6 +266,12 @@ impl Origin {
     #[must_use]
     pub fn overlay_address(&self) -> Option<SocketAddr> {
         self.overlay.as_ref().map(Overlay::local_address)
+    }
+
+    /// What is to be done later.
+    #[must_use]
+    pub fn queues(&self) -> Queues {
+        Queues(self.webhooks.queues().collect())
     }
 
     /// What moved.
@@ -295,6 +319,7 @@ impl Origin {
             s3.shutdown(self.drain).await;
         }
         self.registry.drain().await;
+        self.webhooks.shutdown().await;
         if let Some(cluster) = self.cluster {
             cluster.shutdown().await;
         }
@@ -331,8 +356,12 @@ async fn access(config: &Config) -> Result<(Option<Arc<rustls::ServerConfig>>, G
     Ok(if tls.is_some() { (tls, guard.over_tls()) } else { (tls, guard) })
 }
 
-/// The registry knows nothing of the server that it is behind: gives it the certificate that the server has checked.
-async fn hand_certificate_over(mut request: Request) -> Request {
+/// The registry knows nothing of the server that it is behind: gives it the certificate that the server has checked, and
+/// from where the client comes.
+async fn hand_client_over(mut request: Request) -> Request {
+    if let Some(shoal_http::RemoteAddress(address)) = request.extensions().get().copied() {
+        request.extensions_mut().insert(ClientAddress(address));
+    }
     if let Some(shoal_http::ClientCertificate(certificate)) = request.extensions_mut().remove() {
         request.extensions_mut().insert(ClientCertificate(certificate.to_vec()));
     }

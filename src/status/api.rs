@@ -6,16 +6,20 @@ use std::sync::Arc;
 use axum::extract::{Path, Query as UrlQuery, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use axum::{Json, Router};
 use shoal_core::Digest;
 
-use super::{Peers, Query, Status, Swarm, path};
+use super::{Peers, Query, Retried, Status, Swarm, path};
 
 /// A role that can be asked.
 pub trait Source: Send + Sync + 'static {
     /// What it is and does.
     fn status(&self, query: Query) -> impl Future<Output = Status> + Send;
+    /// Has what it gave up tried again.
+    fn retry(&self) -> impl Future<Output = Result<Retried, String>> + Send {
+        std::future::ready(Ok(Retried::default()))
+    }
     /// Whom it knows.
     fn peers(&self, query: Query) -> impl Future<Output = Peers> + Send;
     /// Who has what of a blob.
@@ -26,6 +30,7 @@ pub trait Source: Send + Sync + 'static {
 pub fn router<S: Source>(source: S) -> Router {
     Router::new()
         .route(path::STATUS, get(status::<S>))
+        .route(path::RETRY, post(retry::<S>))
         .route(path::PEERS, get(peers::<S>))
         .route(&format!("{}/{{digest}}", path::SWARM), get(swarm::<S>))
         .with_state(Arc::new(source))
@@ -33,6 +38,13 @@ pub fn router<S: Source>(source: S) -> Router {
 
 async fn status<S: Source>(State(source): State<Arc<S>>, UrlQuery(query): UrlQuery<Query>) -> Json<Status> {
     Json(source.status(query).await)
+}
+
+async fn retry<S: Source>(State(source): State<Arc<S>>) -> Response {
+    match source.retry().await {
+        Ok(retried) => Json(retried).into_response(),
+        Err(error) => (StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n")).into_response(),
+    }
 }
 
 async fn peers<S: Source>(State(source): State<Arc<S>>, UrlQuery(query): UrlQuery<Query>) -> Json<Peers> {

@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use clap::Args;
-use reqwest::{StatusCode, Url};
+use reqwest::{Method, StatusCode, Url};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use shoal_core::Digest;
 
 use super::render::Render;
-use super::{Peers, Query, Status, Swarm, path};
+use super::{Peers, Query, Retried, Status, Swarm, path};
 
 /// Whom to ask, and how to print the answer.
 #[derive(Clone, Debug, Args)]
@@ -44,6 +44,12 @@ pub(crate) struct SwarmOptions {
 pub(crate) async fn status(options: Options) -> anyhow::Result<()> {
     let status: Status = options.ask(path::STATUS, 0).await?;
     options.print(&status)
+}
+
+/// Has an origin try again what it gave up.
+pub(crate) async fn retry(options: Options) -> anyhow::Result<()> {
+    let retried: Retried = options.send(Method::POST, path::RETRY, 0).await?;
+    options.print(&retried)
 }
 
 /// Whom a role knows, page by page.
@@ -83,6 +89,10 @@ impl Options {
     }
 
     async fn ask<T: DeserializeOwned>(&self, path: &str, after: u64) -> anyhow::Result<T> {
+        self.send(Method::GET, path, after).await
+    }
+
+    async fn send<T: DeserializeOwned>(&self, method: Method, path: &str, after: u64) -> anyhow::Result<T> {
         let base = base(&self.admin)?;
         let mut url = base.join(path)?;
         let limit = self.limit.min(Query::MAX_LIMIT as u64);
@@ -91,7 +101,7 @@ impl Options {
             .append_pair("after", &after.to_string())
             .append_pair("over_ms", &self.over.to_string());
         let http = reqwest::Client::builder().no_proxy().timeout(TIMEOUT).build()?;
-        let response = http.get(url).send().await.map_err(|error| self.explain(error))?;
+        let response = http.request(method, url).send().await.map_err(|error| self.explain(error))?;
         let status = response.status();
         let body = read(response).await.with_context(|| format!("{base} did not answer in full"))?;
         match status {

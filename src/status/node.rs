@@ -8,13 +8,14 @@ use shoal_control::TrackerClient;
 use shoal_control::overlay::OverlayHandle;
 use shoal_core::{Digest, PeerId, Zone};
 use shoal_identity::Identity;
+use shoal_origin::{QueueStatus, Queues};
 use shoal_store::{Entry, Store};
 use shoal_transfer::{FetchView, PeerView, Transfer, View};
 
 use super::api::Source;
 use super::{
-    FetchStatus, List, MemberStatus, NodeStatus, NodeSwarm, Own, PeerStatus, Peers, Query, Rates,
-    ServerStatus, Status, StoreStatus, Swarm,
+    DeadJob, FetchStatus, JobQueue, List, MemberStatus, NodeStatus, NodeSwarm, Own, PeerStatus, Peers, Query,
+    Rates, Retried, ServerStatus, Status, StoreStatus, Swarm,
 };
 use crate::admin::Readiness;
 
@@ -36,8 +37,27 @@ pub struct NodeSource {
     pub overlay: Option<OverlayHandle>,
     /// Whether it is ready.
     pub readiness: Readiness,
+    /// What it is to do later, of an origin.
+    pub queues: Option<Queues>,
     /// When it came up.
     pub started: Instant,
+}
+
+impl From<QueueStatus> for JobQueue {
+    fn from(queue: QueueStatus) -> Self {
+        let shown = queue.newest_dead.len();
+        let dead = queue.newest_dead.into_iter();
+        Self {
+            name: queue.name.to_string(),
+            waiting: queue.waiting,
+            lag_s: queue.lag.as_secs(),
+            dead: List::of(
+                dead.map(|job| DeadJob { key: job.key, tries: job.tries, error: job.error }),
+                queue.dead,
+                shown,
+            ),
+        }
+    }
 }
 
 /// Two looks.
@@ -68,6 +88,7 @@ impl Source for NodeSource {
             sent: stats.bytes_sent,
             rates: looks.all(),
             fetches: List::of(fetches, looks.now.fetches.len(), query.limit()),
+            queues: self.queues.iter().flat_map(Queues::status).map(JobQueue::from).collect(),
         };
         Status {
             node: Some(node),
@@ -80,6 +101,12 @@ impl Source for NodeSource {
         let looks = self.look(query.over()).await;
         let peers = looks.now.peers.iter().map(|peer| looks.peer(peer));
         Peers::Node(List::of(peers, looks.now.peers.len(), query.limit()))
+    }
+
+    async fn retry(&self) -> Result<Retried, String> {
+        let Some(queues) = &self.queues else { return Ok(Retried::default()) };
+        let jobs = queues.retry().await.map_err(|error| error.to_string())?;
+        Ok(Retried { jobs })
     }
 
     async fn swarm(&self, digest: Digest, query: Query) -> Swarm {

@@ -9,8 +9,8 @@ use comfy_table::{CellAlignment, Table, presets};
 use shoal_core::Zone;
 
 use super::{
-    Holds, KnownNode, List, MemberStatus, NodeStatus, NodeSwarm, PeerStatus, Peers, Rates, Status, Swarm,
-    TrackerStatus, TrackerSwarm,
+    Holds, KnownNode, List, MemberStatus, NodeStatus, NodeSwarm, PeerStatus, Peers, Rates, Retried, Status,
+    Swarm, TrackerStatus, TrackerSwarm,
 };
 
 /// What can be printed.
@@ -39,6 +39,12 @@ impl Render for Status {
             return lines.aligned();
         }
         format!("{}\n\n{}", lines.aligned(), node.fetches_table())
+    }
+}
+
+impl Render for Retried {
+    fn render(&self) -> String {
+        format!("{} jobs are tried again", self.jobs)
     }
 }
 
@@ -77,6 +83,15 @@ impl NodeStatus {
         let (received, sent) = both_rates(self.rates);
         lines.add("received", format!("{agents} from agents, {origins} from origins, {received} now"));
         lines.add("sent", format!("{}, {sent} now", size(self.sent)));
+        for queue in &self.queues {
+            let since =
+                if queue.waiting > 0 { format!(" for up to {}", time(queue.lag_s)) } else { String::new() };
+            let (waiting, dead) = (queue.waiting, queue.dead.total);
+            lines.add("queue", format!("{}: {waiting} waiting{since}, {dead} given up", queue.name));
+            for job in &queue.dead.entries {
+                lines.add("given up", format!("{} after {} tries: {}", job.key, job.tries, job.error));
+            }
+        }
     }
 
     fn fetches_table(&self) -> String {

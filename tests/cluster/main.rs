@@ -27,3 +27,4 @@ mod soak;
 mod support;
 mod trackers;
 mod uploads;
+mod webhooks;

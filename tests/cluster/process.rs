@@ -197,8 +197,13 @@ impl Processes {
 
     /// Starts an origin beside the first, or one of that name again. It answers, and may not have met the tracker yet.
     pub(crate) fn another_origin(&self, name: &str) -> Process {
+        self.another_origin_with(name, "")
+    }
+
+    /// The same with more tables in its configuration.
+    pub(crate) fn another_origin_with(&self, name: &str, tables: &str) -> Process {
         let config = format!(
-            "listen = \"127.0.0.1:0\"\napi_listen = \"127.0.0.1:0\"\ntracker = [\"{}\"]\n{}",
+            "listen = \"127.0.0.1:0\"\napi_listen = \"127.0.0.1:0\"\ntracker = [\"{}\"]\n{tables}{}",
             self.tracker_url,
             stored(self.folder.path(), name, "")
         );

@@ -5,6 +5,7 @@
 
 pub mod bitfield;
 pub mod buffer;
+pub mod causes;
 pub mod codec;
 pub mod digest;
 pub mod metainfo;
@@ -15,6 +16,7 @@ pub mod rendezvous;
 
 pub use bitfield::Bitfield;
 pub use buffer::Buffer;
+pub use causes::causes;
 pub use digest::{Algorithm, Digest, DigestError, Digester};
 pub use metainfo::{Metainfo, MetainfoBuilder, MetainfoError, PieceHash, Proof, SignedMetainfo};
 pub use name::{NameError, Reference, RepositoryName, Tag};

@@ -18,6 +18,7 @@ mod referrers;
 mod request_body;
 mod route;
 mod tags;
+mod telling;
 mod uploads;
 
 use std::convert::Infallible;
@@ -38,6 +39,7 @@ use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
 use crate::auth::{Caller, Guard};
+use crate::event::Watcher;
 use crate::storage::{Repository, Storage};
 use crate::{Config, Observer};
 use error::{ApiError, Code};
@@ -51,6 +53,7 @@ pub(crate) struct Api {
     namespaces: Namespaces,
     storage: Storage,
     observer: Arc<dyn Observer>,
+    watcher: Option<Arc<dyn Watcher>>,
     /// Writes: they end properly even where their client goes away.
     writes: TaskTracker,
 }
@@ -107,7 +110,11 @@ impl Api {
     pub(crate) fn new(config: Config, driver: Arc<dyn StorageDriver>, observer: Arc<dyn Observer>) -> Self {
         let storage = Storage::new(driver, &config);
         let namespaces = Namespaces::new(&config.namespaces);
-        Self { config, namespaces, storage, observer, writes: TaskTracker::new() }
+        Self { config, namespaces, storage, observer, watcher: None, writes: TaskTracker::new() }
+    }
+
+    pub(crate) fn watch(&mut self, watcher: Arc<dyn Watcher>) {
+        self.watcher = Some(watcher);
     }
 
     pub(crate) fn storage(&self) -> &Storage {

@@ -7,6 +7,7 @@
 
 pub mod auth;
 mod config;
+pub mod event;
 mod http;
 pub mod maintenance;
 mod manifest;
@@ -41,6 +42,17 @@ impl Registry {
     #[must_use]
     pub fn guarded(self, guard: Guard) -> Self {
         Self { guard: Arc::new(guard), ..self }
+    }
+
+    /// The same registry, which tells `watcher` what clients do to its content.
+    ///
+    /// # Panics
+    ///
+    /// If it serves already.
+    #[must_use]
+    pub fn watched(mut self, watcher: Arc<dyn event::Watcher>) -> Self {
+        Arc::get_mut(&mut self.api).expect("nobody else has it yet").watch(watcher);
+        self
     }
 
     /// The HTTP API: every path below `/v2/`, and an error of the specification for every other.

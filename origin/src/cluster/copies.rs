@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use shoal_control::cluster::message::{CopyReason, CopyState};
-use shoal_core::{Digest, PeerAddress, SignedMetainfo};
+use shoal_core::{Digest, PeerAddress, SignedMetainfo, causes};
 use shoal_identity::Identity;
 use shoal_store::{Entry, Partial, Store};
 use shoal_transfer::{Fetch, FetchEvent, Transfer, Want};
@@ -195,10 +195,4 @@ fn want_for(reason: CopyReason) -> Want {
         CopyReason::Push => Want::Whole,
         CopyReason::Repair => Want::Repair,
     }
-}
-
-/// An error and what caused it, in one line.
-fn causes(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }

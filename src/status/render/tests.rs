@@ -57,6 +57,7 @@ fn node() -> NodeStatus {
         sent: 0,
         rates: Some(Rates { received: MIB, sent: 0 }),
         fetches: list(vec![fetch], 1),
+        queues: vec![],
     }
 }
 

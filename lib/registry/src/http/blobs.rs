@@ -18,6 +18,7 @@ use super::names::Target;
 use super::pull_body::PullBody;
 use super::range::Selection;
 use super::{CONTENT_DIGEST, Exchange, ascii, empty, not_modified, with_body};
+use crate::event::Action;
 use crate::storage::Descriptor;
 
 /// GET and HEAD.
@@ -31,6 +32,7 @@ pub(super) async fn pull(exchange: Exchange, target: Target, digest: &str) -> Re
     if exchange.is_head() {
         return Ok(describe(&blob, StatusCode::OK, 0..blob.size, Body::empty()));
     }
+    exchange.teller(&target, &Action::Pull).tell_of_blob(Action::Pull, &blob).await;
     let range = exchange.header(RANGE).filter(|_| allows_range(exchange.header(IF_RANGE), &digest));
     match Selection::parse(range, blob.size) {
         Selection::Whole => {
@@ -59,8 +61,10 @@ pub(super) async fn pull(exchange: Exchange, target: Target, digest: &str) -> Re
 pub(super) async fn delete(exchange: Exchange, target: Target, digest: &str) -> Result<Response, ApiError> {
     let digest = Digest::parse(digest).map_err(ApiError::invalid_digest)?;
     let blobs = exchange.repository(&target).blobs();
+    let teller = exchange.teller(&target, &Action::Delete);
     let delete = async move {
         blobs.delete(&digest).await.map_err(ApiError::from_write)?;
+        teller.tell_of_deleted_blob(&digest).await;
         Ok(empty(StatusCode::ACCEPTED, [(CONTENT_LENGTH, "0".to_owned())]))
     };
     exchange.api.finish(delete).await

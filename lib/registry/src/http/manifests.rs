@@ -14,6 +14,7 @@ use super::names::Target;
 use super::pull_body::PullBody;
 use super::request_body::RequestBody;
 use super::{CONTENT_DIGEST, Exchange, SUBJECT, TAG, ascii, empty, not_modified, with_body};
+use crate::event::Action;
 use crate::manifest::{MAX_MANIFEST_SIZE, Manifest};
 
 /// GET and HEAD.
@@ -26,6 +27,10 @@ pub(super) async fn pull(exchange: Exchange, target: Target, reference: &str) ->
     }
     // A HEAD reads it as well: for its type, and so that it says 200 only where a GET will.
     let manifest = manifests.read(&reference, &digest).await.map_err(ApiError::from_pull)?;
+    if !exchange.is_head() {
+        let tag = tag_of(&reference);
+        exchange.teller(&target, &Action::Pull).tell_of_manifest(Action::Pull, &manifest, &digest, tag).await;
+    }
     Ok(send(&exchange, &manifest, &digest))
 }
 
@@ -43,10 +48,12 @@ pub(super) async fn put(
         exchange.header(CONTENT_TYPE).map(|text| text.split(';').next().unwrap_or(text).trim());
     let manifest = Manifest::parse(bytes, content_type)?;
     let manifests = exchange.repository(&target).manifests();
-    let observer = exchange.api.observer.clone();
+    let (observer, teller) = (exchange.api.observer.clone(), exchange.teller(&target, &Action::Push));
     let write = async move {
         let digest = manifests.put(&reference, &tags, &manifest).await?;
         observer.pushed(manifest.bytes().len() as u64);
+        let tags_put = if tags.is_empty() { tag_of(&reference) } else { &tags };
+        teller.tell_of_manifest(Action::Push, &manifest, &digest, tags_put).await;
         let headers =
             [(LOCATION, target.manifest_url(digest)), (CONTENT_DIGEST, digest.to_string()), no_content()];
         let mut response = empty(StatusCode::CREATED, headers);
@@ -82,11 +89,25 @@ pub(super) async fn delete(
 ) -> Result<Response, ApiError> {
     let reference = parse_known(reference)?;
     let manifests = exchange.repository(&target).manifests();
+    let teller = exchange.teller(&target, &Action::Delete);
     let delete = async move {
         manifests.delete(&reference).await?;
+        let (digest, tag) = match reference {
+            Reference::Tag(tag) => (None, Some(tag)),
+            Reference::Digest(digest) => (Some(digest), None),
+        };
+        teller.tell_of_deleted_manifest(digest, tag).await;
         Ok(empty(StatusCode::ACCEPTED, [no_content()]))
     };
     exchange.api.finish(delete).await
+}
+
+/// The tag, if it is one.
+fn tag_of(reference: &Reference) -> &[Tag] {
+    match reference {
+        Reference::Tag(tag) => std::slice::from_ref(tag),
+        Reference::Digest(_) => &[],
+    }
 }
 
 /// Reads the reference of what has to be there. What is no tag names nothing: not found is what clients expect, rather

@@ -13,6 +13,7 @@ use super::error::{ApiError, Code};
 use super::names::Target;
 use super::request_body::RequestBody;
 use super::{CONTENT_DIGEST, Exchange, UPLOAD_ID, empty};
+use crate::event::Action;
 use crate::storage::{BlobError, Descriptor, Upload, UploadError};
 
 /// POST: a session; or the blob at once, by `?digest=` with the bytes as body, or by `?mount=&from=`.
@@ -119,9 +120,13 @@ async fn mount(exchange: &Exchange, target: &Target) -> Result<Option<Descriptor
     if !exchange.may_mount_from(&source) {
         return Ok(None);
     }
+    let action = Action::Mount { from: source.repository.clone() };
     let source = exchange.repository(&source);
     match exchange.repository(target).blobs().mount(&source, &digest).await {
-        Ok(blob) => Ok(Some(blob)),
+        Ok(blob) => {
+            exchange.teller(target, &action).tell_of_blob(action, &blob).await;
+            Ok(Some(blob))
+        }
         Err(BlobError::Unknown(_)) => Ok(None),
         Err(BlobError::Driver(error)) => Err(UploadError::from(error).into()),
     }
@@ -156,6 +161,7 @@ async fn receive_last(
     }
     let blob = upload.commit(digest).await?;
     exchange.api.observer.pushed(blob.size);
+    exchange.teller(target, &Action::Push).tell_of_blob(Action::Push, &blob).await;
     Ok(created(target, &blob))
 }
 

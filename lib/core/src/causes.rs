@@ -3,7 +3,8 @@
 use std::error::Error;
 
 /// `what: why: why that`. What a message says of its source already is not said twice.
-pub(crate) fn causes(error: &dyn Error) -> String {
+#[must_use]
+pub fn causes(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
