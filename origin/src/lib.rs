@@ -7,6 +7,7 @@ mod api;
 mod cluster;
 mod config;
 mod records;
+mod register;
 mod role;
 mod tags;
 mod tls;

@@ -64,7 +64,7 @@ async fn resolve(client: &OriginClient) -> Result<Digest, ControlError> {
 }
 
 fn tag() -> axum::Json<TagReply> {
-    axum::Json(TagReply { digest: Digest::sha256(b"manifest") })
+    axum::Json(TagReply { digest: Digest::sha256(b"manifest"), unconfirmed: false })
 }
 
 fn away() -> String {

@@ -13,6 +13,7 @@ mod manifest;
 mod metrics;
 mod observer;
 mod storage;
+mod tag_rules;
 
 use std::sync::Arc;
 
@@ -23,6 +24,7 @@ pub use config::Config;
 pub use maintenance::{Maintenance, MaintenanceConfig};
 pub use metrics::PullMetrics;
 pub use observer::Observer;
+pub use tag_rules::{Pattern, TagRule};
 
 /// The registry; [`Registry::router`] is its HTTP API. Clones share one registry.
 #[derive(Clone)]
