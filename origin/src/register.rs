@@ -143,7 +143,7 @@ mod tests {
 
     fn vote(stamp: u64) -> TagVote {
         let value = TagValue {
-            digest: (stamp % 3 != 0).then(|| Digest::sha256(&stamp.to_be_bytes())),
+            digest: (!stamp.is_multiple_of(3)).then(|| Digest::sha256(&stamp.to_be_bytes())),
             version: version(stamp),
             before: (1..stamp.min(5)).map(version).collect(),
         };

@@ -178,6 +178,39 @@ async fn of_those_who_expect_the_same_of_a_tag_at_different_origins_one_writes()
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_sees_a_moved_tag_in_time_and_remembers_it_without_origins_if_it_is_told_to() {
+    let mut rig = Rig::start().await;
+    let stale = rig.agent_with("stale", "tag_ttl = \"300ms\"\ntag_stale_if_error = \"1h\"\n").await;
+    let strict = rig.agent_with("strict", "tag_ttl = \"300ms\"\n").await;
+    let (one, two) = (Image::generate(20_000, 1, 1), Image::generate(20_000, 1, 2));
+    for image in [&one, &two] {
+        rig.client(0).push(REPOSITORY, "latest", image, |_| ()).await.unwrap();
+        for agent in [&stale, &strict] {
+            in_time("the tag of now", async || {
+                let answer = read(agent, "latest").await;
+                anyhow::ensure!(!answer.headers().contains_key("warning"), "{answer:?}");
+                anyhow::ensure!(answer.bytes().await? == image.manifest, "another image");
+                Ok(())
+            })
+            .await;
+        }
+    }
+    for place in 0..COUNT {
+        rig.kill(place);
+    }
+    in_time("nobody is believed any more", async || {
+        let answer = read(&strict, "latest").await;
+        anyhow::ensure!(answer.status() == StatusCode::NOT_FOUND, "{answer:?}");
+        Ok(())
+    })
+    .await;
+    let remembered = read(&stale, "latest").await;
+    assert!(remembered.headers()["warning"].to_str().unwrap().starts_with("111 "), "{remembered:?}");
+    assert_eq!(remembered.bytes().await.unwrap(), two.manifest);
+    assert!(stale.metric("shoal_stale_tags_total").await > 0.0);
+}
+
 fn etag(image: &Image) -> String {
     format!("\"{}\"", shoal_core::Digest::sha256(&image.manifest))
 }

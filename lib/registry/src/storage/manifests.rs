@@ -232,14 +232,14 @@ impl Manifests {
         }
     }
 
-    fn require_deletable(&self, tag: &Tag) -> Result<(), ManifestError> {
+    /// Why one of these tags may not be deleted, if one may not.
+    fn undeletable<'a>(&self, tags: impl IntoIterator<Item = &'a Tag>) -> Option<ManifestError> {
         let Repository { shared, name, .. } = &self.repository;
-        match TagRules(&shared.tag_rules).immutable(name, tag) {
-            Some(rule) if !rule.allows_delete() => {
-                Err(ManifestError::Undeletable { tag: tag.clone(), rule: rule.to_string() })
-            }
-            _ => Ok(()),
-        }
+        tags.into_iter().find_map(|tag| {
+            let rule = TagRules(&shared.tag_rules).immutable(name, tag)?;
+            let (tag, rule) = (tag.clone(), (!rule.allows_delete()).then(|| rule.to_string())?);
+            Some(ManifestError::Undeletable { tag, rule })
+        })
     }
 
     /// Removes a tag; or a manifest, and with it every tag that names it. The bytes stay until they are collected.
@@ -248,7 +248,9 @@ impl Manifests {
         let _turn = shared.manifest_locks.alone(name).await;
         let known = match reference {
             Reference::Tag(tag) => {
-                self.require_deletable(tag)?;
+                if let Some(refusal) = self.undeletable([tag]) {
+                    return Err(refusal);
+                }
                 self.repository.tags().remove(tag, &TagExpectation::anything()).await?
             }
             Reference::Digest(digest) => self.delete_revision(digest).await?,
@@ -262,7 +264,9 @@ impl Manifests {
             return Ok(false);
         }
         let tags = self.repository.tags().those_of(digest).await?;
-        tags.iter().try_for_each(|tag| self.require_deletable(tag))?;
+        if let Some(refusal) = self.undeletable(&tags) {
+            return Err(refusal);
+        }
         self.repository.tags().remove_those(&tags, digest).await?;
         if let Some(subject) = self.subject_of(digest).await? {
             self.repository.referrers(subject).remove(digest).await?;

@@ -1,5 +1,6 @@
 //! Origins that vote, clients that read and change one tag at any of them, and messages that are late, lost and out of order,
-//! while origins die and come back with what they had kept. What the clients saw must be linearizable.
+//! while origins are cut off from each other, die, and come back with what they had kept. What the clients saw must be
+//! linearizable.
 
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
@@ -19,6 +20,8 @@ struct World {
     now: u64,
     registers: Vec<Register>,
     up: Vec<bool>,
+    /// On which side of a cut each origin is.
+    side: Vec<bool>,
     messages: Vec<Message>,
     clients: Vec<Option<Client>>,
     history: Vec<Event<Digest>>,
@@ -72,6 +75,7 @@ impl World {
             now: 0,
             registers: vec![Register::default(); origins],
             up: vec![true; origins],
+            side: vec![true; origins],
             messages: Vec::new(),
             clients: (0..clients).map(|_| None).collect(),
             history: Vec::new(),
@@ -88,7 +92,8 @@ impl World {
             match self.random.random_range(0..1000) {
                 0..4 => self.crash(),
                 4..24 => self.restart(),
-                24..34 if self.clients[client].is_some() => self.conclude(client),
+                24..26 => self.cut(),
+                26..34 if self.clients[client].is_some() => self.conclude(client),
                 34..150 if self.clients[client].is_none() => self.call(client),
                 _ => self.deliver(),
             }
@@ -103,6 +108,15 @@ impl World {
             if self.clients[client].as_ref().is_some_and(|client| client.at == place) {
                 self.give_up(client);
             }
+        }
+    }
+
+    /// One origin changes sides, or all are on the same again.
+    fn cut(&mut self) {
+        let place = self.random.random_range(0..self.side.len());
+        match self.random.random_range(0..3) {
+            0 => self.side.fill(true),
+            _ => self.side[place] = !self.side[place],
         }
     }
 
@@ -175,8 +189,9 @@ impl World {
         }
         let Message { client, round, place, what } =
             self.messages.swap_remove(self.random.random_range(0..self.messages.len()));
-        let is_own = self.clients[client].as_ref().is_some_and(|asking| asking.at == place);
-        if !self.up[place] || (!is_own && self.random.random_range(0..100) < self.lost) {
+        let Some(at) = self.clients[client].as_ref().map(|asking| asking.at) else { return };
+        let is_lost = self.side[at] != self.side[place] || self.random.random_range(0..100) < self.lost;
+        if !self.up[place] || (at != place && is_lost) {
             return;
         }
         let register = &mut self.registers[place];
@@ -231,7 +246,7 @@ impl World {
             Phase::Poll(poll) => match poll.agreed() {
                 Some(vote) if matches!(asking.change, Change::Keep) => {
                     let named = vote.as_ref().and_then(|vote| vote.value.digest);
-                    self.end(client, Outcome::Kept(named));
+                    self.end(client, &Outcome::Kept(named));
                 }
                 _ if poll.is_majority() => self.hold_ballot(client),
                 _ => self.give_up(client),
@@ -247,14 +262,14 @@ impl World {
                         asking.phase = Phase::Votes { outcome, yes: 0 };
                         self.ask_all(client, &What::Accept(TagVote { ballot, value }));
                     }
-                    Step::End(outcome) => self.end(client, outcome),
+                    Step::End(outcome) => self.end(client, &outcome),
                     Step::Lost => self.give_up(client),
                 }
             }
             Phase::Votes { yes, .. } if *yes < majority => self.hold_ballot(client),
             Phase::Votes { outcome, .. } => {
                 let outcome = outcome.clone();
-                self.end(client, outcome);
+                self.end(client, &outcome);
             }
         }
     }
@@ -292,10 +307,10 @@ impl World {
         }
     }
 
-    fn end(&mut self, client: usize, outcome: Outcome) {
+    fn end(&mut self, client: usize, outcome: &Outcome) {
         let Client { called, operation, .. } = self.clients[client].take().unwrap();
         let answer = match outcome {
-            Outcome::Kept(named) => Answer::Names(named),
+            Outcome::Kept(named) => Answer::Names(*named),
             Outcome::Written => Answer::Done,
             Outcome::Moved(_) => Answer::Refused,
         };
@@ -310,6 +325,7 @@ impl World {
             }
         }
         (self.lost, self.up) = (0, vec![true; self.up.len()]);
+        self.side.fill(true);
         self.messages.clear();
         for at in 0..self.up.len() {
             self.begin(0, at, Operation::Read);
