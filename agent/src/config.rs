@@ -38,6 +38,11 @@ pub struct Config {
     /// fleet that starts one image asks rarely.
     #[serde(default = "default_tag_ttl", with = "humantime_serde")]
     pub tag_ttl: Duration,
+    /// For how long after an origin said so for the last time a tag is answered by what it meant then, while no origin answers;
+    /// the answer carries `Warning: 111`. 0 s, which is never: a runtime then hears 404, turns to its next mirror, or starts
+    /// what it has. Other than that a host may start an older image than its neighbour, and nobody sees it but in that header.
+    #[serde(default, with = "humantime_serde")]
+    pub tag_stale_if_error: Duration,
     /// How long the origins may take to say what a tag means. 4 s: a runtime is told 404 within 5 s, so that it can turn
     /// to another mirror.
     #[serde(default = "default_resolve_timeout", with = "humantime_serde")]

@@ -137,6 +137,11 @@ impl Agent {
             "Metainfo that was refused: forged, altered, or signed by no origin; the log names its bearer.",
         )?;
         metrics.register(Box::new(refused.clone()))?;
+        let stale_tags = IntCounter::new(
+            "shoal_stale_tags_total",
+            "Tags that were answered by what they named before, since no origin answered.",
+        )?;
+        metrics.register(Box::new(stale_tags.clone()))?;
         let search = Search { tracker: tracker.clone(), identity, refused, overlay: fallback };
         let idle_timeout = config.ranges.idle_timeout;
         let fetches = Fetches::new(store.clone(), transfer.clone(), search, holdings, idle_timeout);
@@ -146,7 +151,8 @@ impl Agent {
             store: store.clone(),
             fetches: fetches.clone(),
             access,
-            tags: Tags::new(config.tag_ttl),
+            tags: Tags::new(config.tag_ttl, config.tag_stale_if_error),
+            stale_tags,
             origins,
             resolve_timeout: config.resolve_timeout,
             prefetch: config.ranges.prefetch,

@@ -4,9 +4,12 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use futures_util::StreamExt;
+use prometheus::IntCounter;
 use shoal_control::{ControlError, OriginClient};
 use shoal_core::{Digest, RepositoryName, Tag, causes};
-use shoal_driver::{ByteRange, ByteStream, DriverError, TransferError, Transferer};
+use shoal_driver::{
+    ByteRange, ByteStream, DriverError, Freshness, ResolvedTag, TagExpectation, TransferError, Transferer,
+};
 use shoal_store::{BlobReader, Entry, ReadError, Store};
 
 use crate::access::Access;
@@ -21,6 +24,7 @@ pub(crate) struct SwarmTransferer {
     pub(crate) fetches: Fetches,
     pub(crate) access: Access,
     pub(crate) tags: Tags,
+    pub(crate) stale_tags: IntCounter,
     pub(crate) origins: OriginClient,
     pub(crate) resolve_timeout: Duration,
     pub(crate) prefetch: Prefetch,
@@ -65,22 +69,47 @@ impl Transferer for SwarmTransferer {
         Err(TransferError::ReadOnly)
     }
 
-    async fn resolve_tag(&self, repository: &RepositoryName, tag: &Tag) -> Result<Digest, TransferError> {
+    async fn resolve_tag(
+        &self,
+        repository: &RepositoryName,
+        tag: &Tag,
+    ) -> Result<ResolvedTag, TransferError> {
         // An answer is as old as its question: a tag that moved while the origin spoke is seen in time as well.
         let asked = Instant::now();
         if let Some(digest) = self.tags.recall(repository, tag, asked) {
-            return Ok(digest);
+            return Ok(ResolvedTag::current(digest));
         }
-        let digest = self.in_time(self.origins.resolve_tag(repository, tag)).await?;
-        self.tags.learn(repository, tag, digest, asked);
-        Ok(digest)
+        match self.in_time(self.origins.resolve_tag(repository, tag)).await {
+            Ok(reply) if reply.unconfirmed => {
+                Ok(ResolvedTag { digest: reply.digest, freshness: Freshness::Unconfirmed })
+            }
+            Ok(reply) => {
+                self.tags.learn(repository, tag, reply.digest, asked);
+                Ok(ResolvedTag::current(reply.digest))
+            }
+            Err(TransferError::NotFound) => {
+                self.tags.forget(repository, tag, asked);
+                Err(TransferError::NotFound)
+            }
+            Err(error) => {
+                let digest = self.tags.recall_stale(repository, tag, Instant::now()).ok_or(error)?;
+                self.stale_tags.inc();
+                Ok(ResolvedTag { digest, freshness: Freshness::Remembered })
+            }
+        }
     }
 
-    async fn put_tag(&self, _: &RepositoryName, _: &Tag, _: &Digest) -> Result<(), TransferError> {
+    async fn put_tag(
+        &self,
+        _: &RepositoryName,
+        _: &Tag,
+        _: &Digest,
+        _: &TagExpectation,
+    ) -> Result<(), TransferError> {
         Err(TransferError::ReadOnly)
     }
 
-    async fn delete_tag(&self, _: &RepositoryName, _: &Tag) -> Result<(), TransferError> {
+    async fn delete_tag(&self, _: &RepositoryName, _: &Tag, _: &TagExpectation) -> Result<(), TransferError> {
         Err(TransferError::ReadOnly)
     }
 

@@ -9,14 +9,36 @@ use std::time::SystemTime;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::stream::BoxStream;
-use shoal_core::RepositoryName;
+use shoal_core::{Digest, RepositoryName, Tag};
 
 use crate::error::DriverError;
 use crate::path::DriverPath;
+use crate::registry_path::RegistryPath;
+use crate::tag::{ResolvedTag, TagExpectation};
 
 /// The most bytes that [`StorageDriver::get_content`] gives: the largest manifest that a registry takes (4 MiB) and some
 /// room. Longer content is for a reader; memory does not grow with what somebody stored.
 pub const MAX_CONTENT_LENGTH: u64 = 4 * 1024 * 1024 + 64 * 1024;
+
+/// Refuses to go on with a tag that is not as expected.
+async fn expect_tag<D: StorageDriver + ?Sized>(
+    driver: &D,
+    context: &Context,
+    (repository, tag): (&RepositoryName, &Tag),
+    expected: &TagExpectation,
+) -> Result<(), DriverError> {
+    if expected.is_anything() {
+        return Ok(());
+    }
+    let current = match driver.resolve_tag(context, repository, tag).await {
+        Err(DriverError::PathNotFound { .. }) => None,
+        resolved => Some(resolved?.digest),
+    };
+    if expected.allows(current.as_ref()) {
+        return Ok(());
+    }
+    Err(DriverError::TagMoved { driver: driver.name(), current: current.into() })
+}
 
 /// Content as it comes in. After an error there is nothing more.
 pub type ByteStream = BoxStream<'static, Result<Bytes, DriverError>>;
@@ -107,6 +129,49 @@ pub trait StorageDriver: Send + Sync + 'static {
 
     /// Removes the path and everything below it, written and not committed content too.
     async fn delete(&self, context: &Context, path: &DriverPath) -> Result<(), DriverError>;
+
+    /// What a tag names, and how sure that is: the content of its current link, unless the driver knows more.
+    async fn resolve_tag(
+        &self,
+        context: &Context,
+        repository: &RepositoryName,
+        tag: &Tag,
+    ) -> Result<ResolvedTag, DriverError> {
+        let path = RegistryPath::TagCurrentLink(repository.clone(), tag.clone()).to_driver_path();
+        let content = self.get_content(context, &path).await?;
+        let digest = Digest::parse(String::from_utf8_lossy(&content).trim());
+        digest.map(ResolvedTag::current).map_err(|error| DriverError::Failed {
+            driver: self.name(),
+            detail: format!("link {path} holds no digest"),
+            source: Some(error.into()),
+        })
+    }
+
+    /// Lets a tag name `digest` if it is as expected; [`DriverError::TagMoved`] if it is not. A driver for several writers
+    /// looks and writes in one step; the default does one after the other, which is right while nobody else writes that tag.
+    async fn put_tag(
+        &self,
+        context: &Context,
+        (repository, tag): (&RepositoryName, &Tag),
+        digest: &Digest,
+        expected: &TagExpectation,
+    ) -> Result<(), DriverError> {
+        expect_tag(self, context, (repository, tag), expected).await?;
+        let path = RegistryPath::TagCurrentLink(repository.clone(), tag.clone()).to_driver_path();
+        self.put_content(context, &path, digest.to_string().into()).await
+    }
+
+    /// Lets a tag name nothing if it is as expected, with the same proviso, and forgets its history.
+    async fn delete_tag(
+        &self,
+        context: &Context,
+        (repository, tag): (&RepositoryName, &Tag),
+        expected: &TagExpectation,
+    ) -> Result<(), DriverError> {
+        expect_tag(self, context, (repository, tag), expected).await?;
+        let path = RegistryPath::Tag(repository.clone(), tag.clone()).to_driver_path();
+        self.delete(context, &path).await
+    }
 
     /// How many more bytes writers may write now; `None` where nobody knows. Beyond it they are [`DriverError::NoSpace`].
     async fn room(&self) -> Result<Option<u64>, DriverError> {

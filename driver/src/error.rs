@@ -55,6 +55,14 @@ pub enum DriverError {
         /// What the content has.
         found: Box<Digest>,
     },
+    /// The tag is not as expected, and was left alone.
+    #[error("{driver}: the tag names {}", current.map_or_else(|| "nothing".to_owned(), |digest| digest.to_string()))]
+    TagMoved {
+        /// The driver.
+        driver: &'static str,
+        /// What it names.
+        current: Box<Option<Digest>>,
+    },
     /// Nobody who has it can be reached now; may work later.
     #[error("{driver}: unavailable: {detail}")]
     Unavailable {
@@ -148,6 +156,7 @@ impl Errors {
     ) -> DriverError {
         match error {
             TransferError::NotFound => self.not_found(path),
+            TransferError::TagMoved { current } => DriverError::TagMoved { driver: self.0, current },
             TransferError::ReadOnly => self.unsupported(operation),
             TransferError::Unavailable(detail) => self.unavailable(format!("{path}: {detail}")),
             TransferError::Failed(source) => self.caused(format!("{operation} {path}"), source),

@@ -15,6 +15,7 @@ pub mod read_only;
 pub mod read_write;
 pub mod registry_path;
 pub mod request;
+pub mod tag;
 pub mod transferer;
 pub mod walk;
 
@@ -33,5 +34,6 @@ pub use read_only::ReadOnlyDriver;
 pub use read_write::{ReadWriteDriver, Signer};
 pub use registry_path::{InvalidRegistryPath, RegistryPath, RegistryPathFault, Shard, UploadId};
 pub use request::{InvalidRequest, Operation, Request, RequestError};
+pub use tag::{Freshness, ResolvedTag, TagExpectation};
 pub use transferer::{TransferError, Transferer};
 pub use walk::{Walk, walk};

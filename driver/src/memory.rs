@@ -10,6 +10,7 @@ use std::time::SystemTime;
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use futures_util::{StreamExt as _, stream};
+use shoal_core::{Digest, RepositoryName, Tag};
 use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
 
 use crate::driver::{
@@ -17,6 +18,8 @@ use crate::driver::{
 };
 use crate::error::{DriverError, Errors};
 use crate::path::DriverPath;
+use crate::registry_path::RegistryPath;
+use crate::tag::TagExpectation;
 use crate::writer::{Step, WriterState};
 
 /// Everything in memory: tests, and the reference for the contract. Clones share the content.
@@ -65,6 +68,18 @@ impl Default for MemoryDriver {
 }
 
 impl State {
+    /// Refuses to go on with a tag that is not as expected.
+    fn expect_tag(&self, link: &DriverPath, expected: &TagExpectation) -> Result<(), DriverError> {
+        let current = match self.file(link) {
+            Ok(content) => Digest::parse(String::from_utf8_lossy(content).trim()).ok(),
+            Err(_) => None,
+        };
+        if expected.allows(current.as_ref()) {
+            return Ok(());
+        }
+        Err(DriverError::TagMoved { driver: ERRORS.0, current: current.into() })
+    }
+
     fn node(&self, path: &DriverPath) -> Result<&Node, DriverError> {
         let found = path.parts().try_fold(&self.root, |node, part| node.children()?.get(part));
         found.ok_or_else(|| ERRORS.not_found(path))
@@ -191,6 +206,33 @@ impl StorageDriver for MemoryDriver {
         content: Bytes,
     ) -> Result<(), DriverError> {
         self.state().put(path, Node::file(content))
+    }
+
+    async fn put_tag(
+        &self,
+        _context: &Context,
+        (repository, tag): (&RepositoryName, &Tag),
+        digest: &Digest,
+        expected: &TagExpectation,
+    ) -> Result<(), DriverError> {
+        let link = RegistryPath::TagCurrentLink(repository.clone(), tag.clone()).to_driver_path();
+        let mut state = self.state();
+        state.expect_tag(&link, expected)?;
+        state.put(&link, Node::file(digest.to_string().into()))
+    }
+
+    async fn delete_tag(
+        &self,
+        _context: &Context,
+        (repository, tag): (&RepositoryName, &Tag),
+        expected: &TagExpectation,
+    ) -> Result<(), DriverError> {
+        let link = RegistryPath::TagCurrentLink(repository.clone(), tag.clone()).to_driver_path();
+        let folder = RegistryPath::Tag(repository.clone(), tag.clone()).to_driver_path();
+        let mut state = self.state();
+        state.node(&folder)?;
+        state.expect_tag(&link, expected)?;
+        state.take(&folder).map(drop)
     }
 
     async fn reader(

@@ -16,6 +16,7 @@ use crate::error::{DriverError, Errors};
 use crate::path::DriverPath;
 use crate::registry_path::RegistryPath;
 use crate::request::Operation;
+use crate::tag::ResolvedTag;
 use crate::transferer::Transferer;
 
 /// The agent's: reads through the swarm, writes nothing.
@@ -51,8 +52,8 @@ impl ReadOnlyDriver {
         repository: &RepositoryName,
         tag: &Tag,
     ) -> Result<Digest, DriverError> {
-        let digest = self.blobs.transferer.resolve_tag(repository, tag).await;
-        digest.map_err(|error| ERRORS.transfer(operation, path, error))
+        let resolved = self.blobs.transferer.resolve_tag(repository, tag).await;
+        resolved.map(|resolved| resolved.digest).map_err(|error| ERRORS.transfer(operation, path, error))
     }
 
     async fn tags(
@@ -137,6 +138,17 @@ impl StorageDriver for ReadOnlyDriver {
         let RegistryPath::Tags(name) = request.path() else { return Err(ERRORS.unsupported(operation)) };
         let tags = self.tags(operation, path, name).await?;
         Ok(tags.into_iter().map(|tag| RegistryPath::Tag(name.clone(), tag).to_driver_path()).collect())
+    }
+
+    async fn resolve_tag(
+        &self,
+        _: &Context,
+        repository: &RepositoryName,
+        tag: &Tag,
+    ) -> Result<ResolvedTag, DriverError> {
+        let resolved = self.blobs.transferer.resolve_tag(repository, tag).await;
+        let path = RegistryPath::TagCurrentLink(repository.clone(), tag.clone()).to_driver_path();
+        resolved.map_err(|error| ERRORS.transfer(Operation::GetContent, &path, error))
     }
 
     async fn put_content(&self, _: &Context, _: &DriverPath, _: Bytes) -> Result<(), DriverError> {

@@ -22,6 +22,7 @@ use crate::link::Link;
 use crate::path::DriverPath;
 use crate::registry_path::RegistryPath;
 use crate::request::Operation;
+use crate::tag::{ResolvedTag, TagExpectation};
 use crate::transferer::{TransferError, Transferer};
 
 /// Signs the metainfo of a blob that enters the store.
@@ -61,8 +62,8 @@ impl ReadWriteDriver {
         repository: &RepositoryName,
         tag: &Tag,
     ) -> Result<Digest, DriverError> {
-        let digest = self.blobs.transferer.resolve_tag(repository, tag).await;
-        digest.map_err(|error| ERRORS.transfer(operation, path, error))
+        let resolved = self.blobs.transferer.resolve_tag(repository, tag).await;
+        resolved.map(|resolved| resolved.digest).map_err(|error| ERRORS.transfer(operation, path, error))
     }
 
     /// Makes a blob of the store the cluster's.
@@ -88,16 +89,15 @@ impl ReadWriteDriver {
         self.blobs.length(Operation::PutContent, &Context::default(), digest).await.map(drop)
     }
 
-    async fn put_tag(
+    async fn swap_tag(
         &self,
         path: &DriverPath,
-        repository: &RepositoryName,
-        tag: &Tag,
-        content: &[u8],
+        (repository, tag): (&RepositoryName, &Tag),
+        digest: &Digest,
+        expected: &TagExpectation,
     ) -> Result<(), DriverError> {
-        let named = self.read_link(path, content, None)?;
-        self.require_blob(&named).await?;
-        let put = self.blobs.transferer.put_tag(repository, tag, &named).await;
+        self.require_blob(digest).await?;
+        let put = self.blobs.transferer.put_tag(repository, tag, digest, expected).await;
         put.map_err(|error| ERRORS.transfer(Operation::PutContent, path, error))
     }
 
@@ -130,15 +130,16 @@ impl ReadWriteDriver {
         self.upload(Operation::RenameTo, to, Some(repository), digest).await
     }
 
-    /// Makes the tag name nothing, then forgets its history. What only one of the two knows is deleted all the same.
-    async fn delete_tag(
+    /// Makes the tag name nothing, then forgets its history, also that of a tag that was deleted elsewhere. Whether there was a
+    /// tag is the cluster's to say.
+    async fn drop_tag(
         &self,
         context: &Context,
         path: &DriverPath,
-        repository: &RepositoryName,
-        tag: &Tag,
+        (repository, tag): (&RepositoryName, &Tag),
+        expected: &TagExpectation,
     ) -> Result<(), DriverError> {
-        let deleted = self.blobs.transferer.delete_tag(repository, tag).await;
+        let deleted = self.blobs.transferer.delete_tag(repository, tag, expected).await;
         let was_there = match deleted {
             Err(TransferError::NotFound) => false,
             other => {
@@ -146,12 +147,13 @@ impl ReadWriteDriver {
                 true
             }
         };
-        let history = RegistryPath::Tag(repository.clone(), tag.clone()).to_driver_path();
+        // What stands beside it is the cluster's: it may have to remember that there was a tag.
+        let history = RegistryPath::TagIndex(repository.clone(), tag.clone()).to_driver_path();
         match self.metadata.delete(context, &history).await {
-            Err(DriverError::PathNotFound { .. }) if was_there => Ok(()),
-            Err(DriverError::PathNotFound { .. }) => Err(ERRORS.not_found(path)),
-            other => other,
+            Ok(()) | Err(DriverError::PathNotFound { .. }) => {}
+            Err(error) => return Err(error),
         }
+        if was_there { Ok(()) } else { Err(ERRORS.not_found(path)) }
     }
 
     async fn delete_blob(&self, path: &DriverPath, digest: &Digest) -> Result<(), DriverError> {
@@ -195,7 +197,10 @@ impl StorageDriver for ReadWriteDriver {
             | RegistryPath::TagIndexEntryLink(name, _, digest)) => {
                 self.put_link(context, path, link, (name, digest), &content).await
             }
-            RegistryPath::TagCurrentLink(name, tag) => self.put_tag(path, name, tag, &content).await,
+            RegistryPath::TagCurrentLink(name, tag) => {
+                let named = self.read_link(path, &content, None)?;
+                self.swap_tag(path, (name, tag), &named, &TagExpectation::anything()).await
+            }
             RegistryPath::BlobData(digest) => self.put_blob(context, path, digest, content).await,
             _ => self.metadata.put_content(context, path, content).await,
         }
@@ -263,7 +268,7 @@ impl StorageDriver for ReadWriteDriver {
     async fn delete(&self, context: &Context, path: &DriverPath) -> Result<(), DriverError> {
         match ERRORS.admit(Operation::Delete, path)?.path() {
             RegistryPath::Tag(name, tag) | RegistryPath::TagCurrentLink(name, tag) => {
-                self.delete_tag(context, path, name, tag).await
+                self.drop_tag(context, path, (name, tag), &TagExpectation::anything()).await
             }
             RegistryPath::Blob(digest) => self.delete_blob(path, digest).await,
             other => match Link::of(other) {
@@ -273,9 +278,43 @@ impl StorageDriver for ReadWriteDriver {
         }
     }
 
+    async fn resolve_tag(
+        &self,
+        _: &Context,
+        repository: &RepositoryName,
+        tag: &Tag,
+    ) -> Result<ResolvedTag, DriverError> {
+        let resolved = self.blobs.transferer.resolve_tag(repository, tag).await;
+        resolved
+            .map_err(|error| ERRORS.transfer(Operation::GetContent, &current_link(repository, tag), error))
+    }
+
+    async fn put_tag(
+        &self,
+        _: &Context,
+        (repository, tag): (&RepositoryName, &Tag),
+        digest: &Digest,
+        expected: &TagExpectation,
+    ) -> Result<(), DriverError> {
+        self.swap_tag(&current_link(repository, tag), (repository, tag), digest, expected).await
+    }
+
+    async fn delete_tag(
+        &self,
+        context: &Context,
+        (repository, tag): (&RepositoryName, &Tag),
+        expected: &TagExpectation,
+    ) -> Result<(), DriverError> {
+        self.drop_tag(context, &current_link(repository, tag), (repository, tag), expected).await
+    }
+
     async fn room(&self) -> Result<Option<u64>, DriverError> {
         self.metadata.room().await
     }
+}
+
+fn current_link(repository: &RepositoryName, tag: &Tag) -> DriverPath {
+    RegistryPath::TagCurrentLink(repository.clone(), tag.clone()).to_driver_path()
 }
 
 /// A blob that is not what its path says is the client's mistake; anything else is the origin's.

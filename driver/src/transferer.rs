@@ -10,6 +10,7 @@ use shoal_core::{Digest, RepositoryName, Tag};
 
 use crate::driver::{ByteRange, ByteStream};
 use crate::link::Link;
+use crate::tag::{ResolvedTag, TagExpectation};
 
 /// What the peer-to-peer drivers stand on. Implemented by the agent (its swarm; read only) and by the origin (its cluster).
 #[async_trait]
@@ -52,18 +53,26 @@ pub trait Transferer: Send + Sync + 'static {
     }
 
     /// What the tag names now.
-    async fn resolve_tag(&self, repository: &RepositoryName, tag: &Tag) -> Result<Digest, TransferError>;
+    async fn resolve_tag(&self, repository: &RepositoryName, tag: &Tag)
+    -> Result<ResolvedTag, TransferError>;
 
-    /// Makes the tag name `digest`. The one commit point of a tag.
+    /// Makes the tag name `digest` if it is as expected, in one step with looking. The one commit point of a tag.
+    /// Afterwards it names that, or [`TransferError::TagMoved`] says what it names instead.
     async fn put_tag(
         &self,
         repository: &RepositoryName,
         tag: &Tag,
         digest: &Digest,
+        expected: &TagExpectation,
     ) -> Result<(), TransferError>;
 
-    /// Makes the tag name nothing.
-    async fn delete_tag(&self, repository: &RepositoryName, tag: &Tag) -> Result<(), TransferError>;
+    /// Makes the tag name nothing if it is as expected, in one step with looking. One that names nothing is not found.
+    async fn delete_tag(
+        &self,
+        repository: &RepositoryName,
+        tag: &Tag,
+        expected: &TagExpectation,
+    ) -> Result<(), TransferError>;
 
     /// The tags of a repository, in any order.
     async fn list_tags(&self, repository: &RepositoryName) -> Result<Vec<Tag>, TransferError>;
@@ -75,6 +84,12 @@ pub enum TransferError {
     /// Nobody has it.
     #[error("not found")]
     NotFound,
+    /// The tag is not as expected, and was left alone.
+    #[error("the tag names {}", current.map_or_else(|| "nothing".to_owned(), |digest| digest.to_string()))]
+    TagMoved {
+        /// What it names.
+        current: Box<Option<Digest>>,
+    },
     /// This side of the cluster does not write.
     #[error("read only")]
     ReadOnly,

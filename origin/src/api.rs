@@ -16,7 +16,7 @@ use shoal_control::ErrorReply;
 use shoal_control::message::{MetainfoQuery, TagQuery, TagReply, TagsQuery, TagsReply};
 use shoal_control::overlay::{Holder, Library, MAX_LENT};
 use shoal_core::{Digest, RepositoryName, Role, SignedMetainfo};
-use shoal_driver::{Link, LinkKind, TransferError, Transferer};
+use shoal_driver::{Freshness, Link, LinkKind, ResolvedTag, TransferError, Transferer};
 use shoal_http::ClientCertificate;
 use shoal_identity::Identity;
 use shoal_store::Store;
@@ -141,7 +141,9 @@ async fn metainfo(State(api): State<Arc<Api>>, Query(query): Query<MetainfoQuery
 
 async fn tag(State(api): State<Arc<Api>>, Query(query): Query<TagQuery>) -> Response {
     match api.transferer.resolve_tag(&query.repository, &query.tag).await {
-        Ok(digest) => Json(TagReply { digest }).into_response(),
+        Ok(ResolvedTag { digest, freshness }) => {
+            Json(TagReply { digest, unconfirmed: freshness != Freshness::Current }).into_response()
+        }
         Err(error) => answer(&error, &format!("tag {}:{}", query.repository, query.tag)),
     }
 }

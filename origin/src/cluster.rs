@@ -1,18 +1,22 @@
 //! Several origins that keep blobs together: any takes any request, and what was acknowledged is at several of them.
 //!
 //! A blob belongs to the first `replicas` origins that are well, by rendezvous hashing; links and tags are small, and are at
-//! every origin. A write is acknowledged once `min_replicas` have it durably. An origin that is asked for what it
-//! lacks asks the others. [`repair`] brings to each what it missed. What all of it promises stands in ARCHITECTURE.md.
+//! every origin. A write is acknowledged once `min_replicas` have it durably, a tag once a majority voted for it. An origin
+//! that is asked for what it lacks asks the others. [`repair`] brings to each what it missed. What all of it promises stands in ARCHITECTURE.md.
 
 mod api;
+mod ballots;
 mod config;
 mod copies;
+mod forget;
 mod health;
 mod members;
 mod metrics;
 mod plan;
 mod remote;
 mod repair;
+mod rounds;
+mod tags;
 mod transferer;
 
 use std::sync::Arc;
@@ -36,6 +40,7 @@ use self::copies::Copies;
 use self::health::Rules;
 use self::members::Members;
 use self::metrics::ClusterMetrics;
+use self::tags::Ballots;
 pub(crate) use self::transferer::ClusterTransferer;
 use crate::records::Records;
 
@@ -96,6 +101,7 @@ pub(crate) struct Cluster {
     /// Where this origin's blobs can be fetched.
     source: watch::Receiver<PeerAddress>,
     records: Arc<Records>,
+    ballots: Ballots,
     copies: Copies,
     metrics: ClusterMetrics,
     stop: CancellationToken,
@@ -159,6 +165,7 @@ impl Cluster {
             store,
             source,
             records,
+            ballots: Ballots::new(),
             copies,
             metrics,
             stop,
@@ -192,9 +199,10 @@ impl Cluster {
         self.rendezvous.len() - asked < self.min_replicas
     }
 
-    /// Refuses a write that could not be acknowledged.
+    /// Refuses a write that could not be acknowledged, or whose tag could not be put.
     fn require_writable(&self) -> Result<(), TransferError> {
-        let (well, least) = (self.members.well().count(), self.min_replicas);
+        let majority = ballots::majority(self.rendezvous.len());
+        let (well, least) = (self.members.well().count(), self.min_replicas.max(majority));
         if well >= least {
             return Ok(());
         }

@@ -8,6 +8,7 @@ mod cluster;
 mod config;
 mod queue;
 mod records;
+mod register;
 mod role;
 mod tags;
 mod tls;

@@ -7,7 +7,7 @@ use std::time::Instant;
 use async_trait::async_trait;
 use shoal_control::cluster::message::TagName;
 use shoal_core::{Digest, RepositoryName, Tag};
-use shoal_driver::{ByteRange, ByteStream, TransferError, Transferer};
+use shoal_driver::{ByteRange, ByteStream, ResolvedTag, TagExpectation, TransferError, Transferer};
 use shoal_store::Store;
 
 use crate::records::Records;
@@ -38,11 +38,16 @@ impl Transferer for LocalTransferer {
         self.store.blob(digest).map(|_| ()).ok_or(TransferError::NotFound)
     }
 
-    async fn resolve_tag(&self, repository: &RepositoryName, tag: &Tag) -> Result<Digest, TransferError> {
-        match self.records.recent_tags.recall(Instant::now(), repository, tag) {
-            Some(digest) => Ok(digest),
-            None => self.records.read_tag(&name(repository, tag)).await,
-        }
+    async fn resolve_tag(
+        &self,
+        repository: &RepositoryName,
+        tag: &Tag,
+    ) -> Result<ResolvedTag, TransferError> {
+        let digest = match self.records.recent_tags.recall(Instant::now(), repository, tag) {
+            Some(digest) => digest,
+            None => self.records.read_tag(&name(repository, tag)).await?,
+        };
+        Ok(ResolvedTag::current(digest))
     }
 
     async fn put_tag(
@@ -50,12 +55,18 @@ impl Transferer for LocalTransferer {
         repository: &RepositoryName,
         tag: &Tag,
         digest: &Digest,
+        expected: &TagExpectation,
     ) -> Result<(), TransferError> {
-        self.records.put_tag(&name(repository, tag), digest).await
+        self.records.put_tag(&name(repository, tag), digest, expected).await
     }
 
-    async fn delete_tag(&self, repository: &RepositoryName, tag: &Tag) -> Result<(), TransferError> {
-        self.records.delete_tag(&name(repository, tag)).await
+    async fn delete_tag(
+        &self,
+        repository: &RepositoryName,
+        tag: &Tag,
+        expected: &TagExpectation,
+    ) -> Result<(), TransferError> {
+        self.records.delete_tag(&name(repository, tag), expected).await
     }
 
     async fn list_tags(&self, repository: &RepositoryName) -> Result<Vec<Tag>, TransferError> {
@@ -100,12 +111,12 @@ mod tests {
         let ((_directory, origin), (app, tag)) = (origin().await, names());
         for content in ["one", "two", "three"] {
             let digest = Digest::sha256(content.as_bytes());
-            origin.put_tag(&app, &tag, &digest).await.unwrap();
+            origin.put_tag(&app, &tag, &digest, &TagExpectation::anything()).await.unwrap();
             for _ in 0..2 {
-                assert_eq!(origin.resolve_tag(&app, &tag).await.unwrap(), digest);
+                assert_eq!(origin.resolve_tag(&app, &tag).await.unwrap(), ResolvedTag::current(digest));
             }
         }
-        origin.delete_tag(&app, &tag).await.unwrap();
+        origin.delete_tag(&app, &tag, &TagExpectation::anything()).await.unwrap();
         assert!(matches!(origin.resolve_tag(&app, &tag).await, Err(TransferError::NotFound)));
         origin.store.close().await;
     }
@@ -116,14 +127,14 @@ mod tests {
         let ((_directory, origin), (app, tag)) = (origin().await, names());
         let digests: Arc<Vec<Digest>> =
             Arc::new((0..=MOVES).map(|number| Digest::sha256(&number.to_be_bytes())).collect());
-        origin.put_tag(&app, &tag, &digests[0]).await.unwrap();
+        origin.put_tag(&app, &tag, &digests[0], &TagExpectation::anything()).await.unwrap();
         let (origin, acknowledged) = (Arc::new(origin), Arc::new(AtomicUsize::new(0)));
         let read = |(app, tag): (RepositoryName, Tag)| {
             let (origin, acknowledged, digests) = (origin.clone(), acknowledged.clone(), digests.clone());
             async move {
                 while acknowledged.load(Ordering::SeqCst) < MOVES {
                     let least = acknowledged.load(Ordering::SeqCst);
-                    let seen = origin.resolve_tag(&app, &tag).await.unwrap();
+                    let seen = origin.resolve_tag(&app, &tag).await.unwrap().digest;
                     let seen = digests.iter().position(|digest| *digest == seen).unwrap();
                     assert!(seen >= least, "saw {seen} after {least}");
                     tokio::task::yield_now().await;
@@ -132,12 +143,34 @@ mod tests {
         };
         let readers = [tokio::spawn(read(names())), tokio::spawn(read(names()))];
         for (number, digest) in digests.iter().enumerate().skip(1) {
-            origin.put_tag(&app, &tag, digest).await.unwrap();
+            origin.put_tag(&app, &tag, digest, &TagExpectation::anything()).await.unwrap();
             acknowledged.store(number, Ordering::SeqCst);
         }
         for reader in readers {
             reader.await.unwrap();
         }
+        origin.store.close().await;
+    }
+
+    #[tokio::test]
+    async fn of_those_who_expect_the_same_of_a_tag_one_writes() {
+        let ((_directory, origin), (app, tag)) = (origin().await, names());
+        let mut expected = TagExpectation::nothing();
+        for round in 0..4u8 {
+            let digests: Vec<_> = (0..8u8).map(|number| Digest::sha256(&[round, number])).collect();
+            let puts = digests.iter().map(|digest| origin.put_tag(&app, &tag, digest, &expected));
+            let done = futures_util::future::join_all(puts).await;
+            assert_eq!(done.iter().filter(|put| put.is_ok()).count(), 1, "round {round}: {done:?}");
+            let named = origin.resolve_tag(&app, &tag).await.unwrap().digest;
+            assert!(done[digests.iter().position(|digest| *digest == named).unwrap()].is_ok());
+            let moved = |put: &Result<(), TransferError>| matches!(put, Err(TransferError::TagMoved { current }) if **current == Some(named));
+            assert_eq!(done.iter().filter(|put| moved(put)).count(), digests.len() - 1);
+            expected = TagExpectation::one_of([named]);
+        }
+        let other = TagExpectation::nothing_or(Digest::sha256(b"other"));
+        let refused = origin.delete_tag(&app, &tag, &other).await;
+        assert!(matches!(refused, Err(TransferError::TagMoved { .. })), "{refused:?}");
+        origin.delete_tag(&app, &tag, &expected).await.unwrap();
         origin.store.close().await;
     }
 

@@ -9,7 +9,8 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use shoal_core::{Digest, Metainfo, Proof, RepositoryName, Tag};
 use shoal_driver::{
     ByteRange, ByteStream, Context, DriverError, DriverPath, FilesystemDriver, Link, ReadOnlyDriver,
-    ReadWriteDriver, RegistryPath, Signer, StorageDriver, TransferError, Transferer, WriteMode,
+    ReadWriteDriver, RegistryPath, ResolvedTag, Signer, StorageDriver, TagExpectation, TransferError,
+    Transferer, WriteMode,
 };
 use shoal_store::{Config, Entry, Store};
 use tempfile::TempDir;
@@ -216,10 +217,15 @@ impl Transferer for Cluster {
         Ok(self.state.lock().unwrap().links.remove(link).is_some())
     }
 
-    async fn resolve_tag(&self, repository: &RepositoryName, tag: &Tag) -> Result<Digest, TransferError> {
+    async fn resolve_tag(
+        &self,
+        repository: &RepositoryName,
+        tag: &Tag,
+    ) -> Result<ResolvedTag, TransferError> {
         self.reach()?;
         let key = (repository.clone(), tag.clone());
-        self.state.lock().unwrap().tags.get(&key).copied().ok_or(TransferError::NotFound)
+        let digest = self.state.lock().unwrap().tags.get(&key).copied();
+        digest.map(ResolvedTag::current).ok_or(TransferError::NotFound)
     }
 
     async fn put_tag(
@@ -227,18 +233,30 @@ impl Transferer for Cluster {
         repository: &RepositoryName,
         tag: &Tag,
         digest: &Digest,
+        expected: &TagExpectation,
     ) -> Result<(), TransferError> {
         self.reach()?;
         let mut state = self.state.lock().unwrap();
+        expect_tag(&state, (repository, tag), expected)?;
         state.tag_puts += 1;
         state.tags.insert((repository.clone(), tag.clone()), *digest);
         Ok(())
     }
 
-    async fn delete_tag(&self, repository: &RepositoryName, tag: &Tag) -> Result<(), TransferError> {
+    async fn delete_tag(
+        &self,
+        repository: &RepositoryName,
+        tag: &Tag,
+        expected: &TagExpectation,
+    ) -> Result<(), TransferError> {
         self.reach()?;
         let key = (repository.clone(), tag.clone());
-        self.state.lock().unwrap().tags.remove(&key).map(drop).ok_or(TransferError::NotFound)
+        let mut state = self.state.lock().unwrap();
+        if !state.tags.contains_key(&key) {
+            return Err(TransferError::NotFound);
+        }
+        expect_tag(&state, (repository, tag), expected)?;
+        state.tags.remove(&key).map(drop).ok_or(TransferError::NotFound)
     }
 
     async fn list_tags(&self, repository: &RepositoryName) -> Result<Vec<Tag>, TransferError> {
@@ -248,6 +266,18 @@ impl Transferer for Cluster {
         let tags: Vec<Tag> = tags.collect();
         if tags.is_empty() { Err(TransferError::NotFound) } else { Ok(tags) }
     }
+}
+
+fn expect_tag(
+    state: &State,
+    (repository, tag): (&RepositoryName, &Tag),
+    expected: &TagExpectation,
+) -> Result<(), TransferError> {
+    let current = state.tags.get(&(repository.clone(), tag.clone())).copied();
+    if expected.allows(current.as_ref()) {
+        return Ok(());
+    }
+    Err(TransferError::TagMoved { current: current.into() })
 }
 
 impl Node {

@@ -3,8 +3,8 @@
 use bytes::Bytes;
 use shoal_core::Digest;
 use shoal_driver::{
-    ByteRange, DriverError, DriverPath, MAX_CONTENT_LENGTH, RegistryPath, Transferer as _, UploadId,
-    WriteMode,
+    ByteRange, DriverError, DriverPath, MAX_CONTENT_LENGTH, RegistryPath, TagExpectation, Transferer as _,
+    UploadId, WriteMode,
 };
 
 use crate::cluster::{Node, repository, signer, tag};
@@ -15,7 +15,8 @@ async fn a_pull_by_tag_reads_manifest_and_layer_from_the_cluster() {
     let (manifest, layer) = (Bytes::from_static(b"{}"), Bytes::from(vec![7; 3_000_000]));
     let manifest_digest = agent.cluster.seed(&repository(), manifest.clone()).await;
     let layer_digest = agent.cluster.seed(&repository(), layer.clone()).await;
-    agent.cluster.put_tag(&repository(), &tag("7"), &manifest_digest).await.unwrap();
+    let any = TagExpectation::anything();
+    agent.cluster.put_tag(&repository(), &tag("7"), &manifest_digest, &any).await.unwrap();
 
     // GET manifest by tag: tag, revision link, blob.
     let current = agent.get(&RegistryPath::TagCurrentLink(repository(), tag("7"))).await.unwrap();
@@ -100,7 +101,8 @@ async fn tags_are_listed_from_the_cluster() {
     assert!(matches!(agent.stat(&manifests).await, Err(DriverError::PathNotFound { .. })));
     let digest = agent.cluster.seed(&repository(), Bytes::from_static(b"{}")).await;
     for name in ["b", "a"] {
-        agent.cluster.put_tag(&repository(), &tag(name), &digest).await.unwrap();
+        let any = TagExpectation::anything();
+        agent.cluster.put_tag(&repository(), &tag(name), &digest, &any).await.unwrap();
     }
     let listed = agent.list(&tags).await.unwrap();
     assert!(agent.stat(&manifests).await.is_ok());

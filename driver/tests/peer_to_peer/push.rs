@@ -64,7 +64,8 @@ async fn a_push_is_durable_in_the_cluster_and_can_be_pulled() {
     let manifest_digest = push_manifest(&origin, &manifest, "7").await;
 
     assert!(origin.cluster.has(&layer_digest) && origin.cluster.has(&manifest_digest));
-    assert_eq!(origin.cluster.resolve_tag(&repository(), &tag("7")).await.unwrap(), manifest_digest);
+    let resolved = origin.cluster.resolve_tag(&repository(), &tag("7")).await.unwrap();
+    assert_eq!(resolved.digest, manifest_digest);
     let current = origin.get(&RegistryPath::TagCurrentLink(repository(), tag("7"))).await.unwrap();
     assert_eq!(current, manifest_digest.to_string());
     let link = origin.get(&RegistryPath::LayerLink(repository(), layer_digest)).await.unwrap();

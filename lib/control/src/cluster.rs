@@ -12,15 +12,14 @@ use futures_util::{Stream, StreamExt as _, TryStreamExt as _, stream};
 use reqwest::Method;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use shoal_core::{Digest, PeerAddress, RepositoryName, Role, SignedMetainfo, Tag};
+use shoal_core::{Digest, PeerAddress, RepositoryName, Role, SignedMetainfo};
 use shoal_identity::Identity;
 
 use self::message::{
     BlobQuery, Copy, CopyReason, CopyState, LinkName, LinkRecord, MAX_RECORD_LENGTH, MetadataRecord, Probe,
-    Probed, TagName, TagRecord, TagValue, path,
+    Probed, TagAcceptance, TagBallot, TagEntry, TagName, TagPromise, TagRecord, TagVote, path,
 };
 use crate::error::{ControlError, Nonsense};
-use crate::message::TagsReply;
 use crate::origin::{blob, read_metainfo};
 use crate::server_url::ServerUrl;
 use crate::servers::{Call, Servers};
@@ -108,24 +107,33 @@ impl ClusterClient {
         self.ask_small(place, path::DELETE_LINK, link, || name_of(link)).await
     }
 
-    /// What a tag names at the origin.
-    pub async fn tag(&self, place: usize, tag: &TagName) -> Result<Option<TagValue>, ControlError> {
+    /// The origin's vote on a tag.
+    pub async fn tag(&self, place: usize, tag: &TagName) -> Result<Option<TagVote>, ControlError> {
         self.ask_small(place, path::TAG, tag, || name_of_tag(tag)).await
     }
 
-    /// Puts a tag at the origin, unless what it has is newer; says what it has then, durably.
-    pub async fn put_tag(&self, place: usize, record: &TagRecord) -> Result<TagValue, ControlError> {
-        self.ask_small(place, path::PUT_TAG, record, || name_of_tag(&record.name)).await
+    /// Announces a ballot on a tag to the origin.
+    pub async fn promise_tag(&self, place: usize, ballot: &TagBallot) -> Result<TagPromise, ControlError> {
+        self.ask_small(place, path::PROMISE_TAG, ballot, || name_of_tag(&ballot.name)).await
     }
 
-    /// Deletes a tag at the origin; says whether there was one.
-    pub async fn delete_tag(&self, place: usize, tag: &TagName) -> Result<bool, ControlError> {
-        self.ask_small(place, path::DELETE_TAG, tag, || name_of_tag(tag)).await
+    /// Puts what a tag is to name to the origin's vote.
+    pub async fn accept_tag(&self, place: usize, record: &TagRecord) -> Result<TagAcceptance, ControlError> {
+        self.ask_small(place, path::ACCEPT_TAG, record, || name_of_tag(&record.name)).await
     }
 
-    /// The tags of a repository at the origin.
-    pub async fn tags(&self, place: usize, repository: &RepositoryName) -> Result<Vec<Tag>, ControlError> {
-        let how = (path::TAGS, self.timeout, TagsReply::MAX_LENGTH);
+    /// Has the origin forget a deleted tag, if that is still its vote; says whether it was. All must have voted so.
+    pub async fn forget_tag(&self, place: usize, ballot: &TagBallot) -> Result<bool, ControlError> {
+        self.ask_small(place, path::FORGET_TAG, ballot, || name_of_tag(&ballot.name)).await
+    }
+
+    /// The tags of a repository by the origin's votes.
+    pub async fn tags(
+        &self,
+        place: usize,
+        repository: &RepositoryName,
+    ) -> Result<Vec<TagEntry>, ControlError> {
+        let how = (path::TAGS, self.timeout, message::MAX_TAG_LIST_LENGTH);
         self.ask(place, how, repository, format!("tags of {repository}")).await
     }
 

@@ -218,6 +218,9 @@ pub struct TagQuery {
 pub struct TagReply {
     /// The manifest.
     pub digest: Digest,
+    /// Whether that is only the newest that the origin could find: too few answered it to know of a newer one.
+    #[serde(default)]
+    pub unconfirmed: bool,
 }
 
 /// Whose tags.

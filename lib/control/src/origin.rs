@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use reqwest::Method;
 use shoal_core::{Digest, PeerId, RepositoryName, Role, SignedMetainfo, Tag};
 use shoal_identity::Identity;
@@ -35,14 +37,36 @@ impl OriginClient {
         Self { servers }
     }
 
-    /// What a tag names now.
-    pub async fn resolve_tag(&self, repository: &RepositoryName, tag: &Tag) -> Result<Digest, ControlError> {
-        let query = vec![("repository", repository.as_str()), ("tag", tag.as_str())];
-        let what = format!("tag {tag} of {repository}");
-        let (reply, _): (TagReply, _) = self
-            .ask(path::TAG, query, SMALL_REPLY, what, |reply| Ok(serde_json::from_slice(&reply)?))
-            .await?;
-        Ok(reply.digest)
+    /// What a tag names now. An origin that cannot be sure is believed only if no other is, soon.
+    pub async fn resolve_tag(
+        &self,
+        repository: &RepositoryName,
+        tag: &Tag,
+    ) -> Result<TagReply, ControlError> {
+        let call = Call {
+            method: Method::GET,
+            path: path::TAG,
+            query: vec![("repository", repository.as_str()), ("tag", tag.as_str())],
+            body: Bytes::new(),
+            max_reply: SMALL_REPLY,
+            what: format!("tag {tag} of {repository}"),
+        };
+        let read = |reply: Bytes| -> Result<TagReply, Nonsense> { Ok(serde_json::from_slice(&reply)?) };
+        let (reply, server) = self.servers.ask(&call, Start::LastGood, read).await?;
+        if !reply.unconfirmed {
+            return Ok(reply);
+        }
+        let others = (0..self.servers.urls().len()).filter(|&index| index != server.index);
+        let mut opinions: FuturesUnordered<_> =
+            others.map(|index| self.servers.ask_at(&call, index, SECOND_OPINION, read)).collect();
+        while let Some(opinion) = opinions.next().await {
+            match opinion {
+                Ok((other, _)) if !other.unconfirmed => return Ok(other),
+                Err(error @ ControlError::NotFound { .. }) => return Err(error),
+                _ => {}
+            }
+        }
+        Ok(reply)
     }
 
     /// All tags of a repository, in lexical order.
@@ -86,6 +110,9 @@ impl OriginClient {
 
 /// The longest reply that names one digest.
 const SMALL_REPLY: usize = 4 << 10;
+
+/// How long other origins may take to be sure of a tag where one is not. 1 s: what the agent's deadline has left.
+const SECOND_OPINION: Duration = Duration::from_secs(1);
 
 /// How errors name a blob.
 pub(crate) fn blob(repository: Option<&RepositoryName>, digest: &Digest) -> String {

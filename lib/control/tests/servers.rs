@@ -60,11 +60,17 @@ fn client(authority: &Authority, urls: Vec<String>) -> OriginClient {
 }
 
 async fn resolve(client: &OriginClient) -> Result<Digest, ControlError> {
-    client.resolve_tag(&RepositoryName::parse("app").unwrap(), &Tag::parse("latest").unwrap()).await
+    let reply =
+        client.resolve_tag(&RepositoryName::parse("app").unwrap(), &Tag::parse("latest").unwrap()).await;
+    reply.map(|reply| reply.digest)
 }
 
 fn tag() -> axum::Json<TagReply> {
-    axum::Json(TagReply { digest: Digest::sha256(b"manifest") })
+    axum::Json(TagReply { digest: Digest::sha256(b"manifest"), unconfirmed: false })
+}
+
+fn unsure() -> axum::Json<TagReply> {
+    axum::Json(TagReply { digest: Digest::sha256(b"older"), unconfirmed: true })
 }
 
 fn away() -> String {
@@ -84,6 +90,20 @@ async fn a_server_that_is_away_or_failing_is_passed_over() {
     }
     assert_eq!(good.requests(), 3);
     assert!(failing.requests() <= 1, "after that the one that answered is asked first");
+}
+
+#[tokio::test]
+async fn an_origin_that_is_not_sure_is_believed_only_where_no_other_is_sure() {
+    let authority = authority();
+    let origin = authority.issue(Role::Origin, "origin").unwrap();
+    let unsure = Scripted::start(&origin, unsure).await;
+    let good = Scripted::start(&origin, tag).await;
+    let both = client(&authority, vec![unsure.url(), good.url(), away()]);
+    for _ in 0..3 {
+        assert_eq!(resolve(&both).await.unwrap(), Digest::sha256(b"manifest"));
+    }
+    let alone = client(&authority, vec![unsure.url(), away()]);
+    assert_eq!(resolve(&alone).await.unwrap(), Digest::sha256(b"older"));
 }
 
 #[tokio::test]

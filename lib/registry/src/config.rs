@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use bytesize::ByteSize;
 
+use crate::tag_rules::{self, TagRule};
+
 /// Settings of one registry.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -31,6 +33,9 @@ pub struct Config {
     /// The most repositories on one page of the catalog, and as many as a client gets that does not say. 1000: a page is
     /// some thousand looks at the storage.
     pub max_catalog_page: usize,
+    /// Which tags are immutable: ordered rules, the first that fits decides. None, unless set: every tag moves.
+    #[serde(deserialize_with = "tag_rules::bounded")]
+    pub tags: Vec<TagRule>,
 }
 
 impl Default for Config {
@@ -44,6 +49,7 @@ impl Default for Config {
             max_concurrent_uploads: 512,
             max_tags_page: 1000,
             max_catalog_page: 1000,
+            tags: Vec::new(),
         }
     }
 }

@@ -14,6 +14,7 @@ mod manifest;
 mod metrics;
 mod observer;
 mod storage;
+mod tag_rules;
 
 use std::sync::Arc;
 
@@ -24,6 +25,7 @@ pub use config::Config;
 pub use maintenance::{Maintenance, MaintenanceConfig};
 pub use metrics::PullMetrics;
 pub use observer::Observer;
+pub use tag_rules::{Pattern, TagRule};
 
 /// The registry; [`Registry::router`] is its HTTP API. Clones share one registry.
 #[derive(Clone)]

@@ -35,6 +35,7 @@ pub(crate) use tags::{Tags, TagsError};
 pub(crate) use uploads::{Upload, UploadError, Uploads};
 
 use crate::maintenance::Barrier;
+use crate::tag_rules::TagRule;
 
 /// All repositories behind one driver. Clones share it.
 #[derive(Clone)]
@@ -50,6 +51,7 @@ struct Shared {
     manifest_locks: Locks,
     max_blob_size: u64,
     sparse_indexes: bool,
+    tag_rules: Vec<TagRule>,
 }
 
 /// One repository; it may not exist yet.
@@ -71,6 +73,7 @@ impl Storage {
             manifest_locks: Locks::default(),
             max_blob_size: config.max_blob_size.as_u64(),
             sparse_indexes: config.sparse_indexes,
+            tag_rules: config.tags.clone(),
         }))
     }
 

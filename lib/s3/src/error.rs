@@ -47,6 +47,7 @@ fn failed(error: &DriverError) -> S3Error {
         DriverError::PathNotFound { .. } | DriverError::InvalidPath { .. } => S3ErrorCode::NoSuchKey,
         DriverError::InvalidRequest { .. } | DriverError::Unsupported { .. } => S3ErrorCode::InvalidRequest,
         DriverError::DigestMismatch { .. } => S3ErrorCode::BadDigest,
+        DriverError::TagMoved { .. } => S3ErrorCode::PreconditionFailed,
         DriverError::Unavailable { .. } => S3ErrorCode::ServiceUnavailable,
         DriverError::NoSpace { .. } => {
             tracing::error!(%error, "there is no room for what the registry pushes");

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use shoal_core::{Digest, RepositoryName, Tag};
 use shoal_driver::{
     ByteRange, ByteStream, Context, DriverError, DriverPath, FilesystemDriver, MemoryDriver, ReadOnlyDriver,
-    StorageDriver, TransferError, Transferer,
+    ResolvedTag, StorageDriver, TagExpectation, TransferError, Transferer,
 };
 use shoal_http::{Limits, Server};
 use shoal_s3::{Access, Config, SecretKey, router};
@@ -422,15 +422,21 @@ impl Transferer for OneBlob {
         Err(TransferError::ReadOnly)
     }
 
-    async fn resolve_tag(&self, _: &RepositoryName, _: &Tag) -> Result<Digest, TransferError> {
-        Ok(Digest::sha256(CONTENT.as_bytes()))
+    async fn resolve_tag(&self, _: &RepositoryName, _: &Tag) -> Result<ResolvedTag, TransferError> {
+        Ok(ResolvedTag::current(Digest::sha256(CONTENT.as_bytes())))
     }
 
-    async fn put_tag(&self, _: &RepositoryName, _: &Tag, _: &Digest) -> Result<(), TransferError> {
+    async fn put_tag(
+        &self,
+        _: &RepositoryName,
+        _: &Tag,
+        _: &Digest,
+        _: &TagExpectation,
+    ) -> Result<(), TransferError> {
         Err(TransferError::ReadOnly)
     }
 
-    async fn delete_tag(&self, _: &RepositoryName, _: &Tag) -> Result<(), TransferError> {
+    async fn delete_tag(&self, _: &RepositoryName, _: &Tag, _: &TagExpectation) -> Result<(), TransferError> {
         Err(TransferError::ReadOnly)
     }
 

@@ -14,11 +14,12 @@ use data_encoding::BASE64;
 use futures_util::{StreamExt as _, stream};
 use shoal_control::ErrorReply;
 use shoal_control::cluster::message::{
-    BlobQuery, Copy, CopyState, LinkName, LinkRecord, MAX_COPY_LENGTH, MAX_LACKING, MetadataRecord, Probe,
-    Probed, TagName, TagRecord, TagValue, path,
+    BlobQuery, Copy, CopyState, LinkName, LinkRecord, MAX_COPY_LENGTH, MAX_LACKING, MAX_TAG_WRITES,
+    MetadataRecord, Probe, Probed, TagAcceptance, TagBallot, TagEntry, TagName, TagPromise, TagRecord,
+    TagVote, path,
 };
 use shoal_control::message::MetainfoQuery;
-use shoal_core::{Digest, PeerAddress, RepositoryName, Role, SignedMetainfo, Tag};
+use shoal_core::{Digest, PeerAddress, RepositoryName, Role, SignedMetainfo};
 use shoal_driver::TransferError;
 use shoal_http::{ClientCertificate, RemoteAddress};
 use tokio::sync::mpsc;
@@ -46,8 +47,9 @@ impl Cluster {
             .route(path::PUT_LINK, post(put_link))
             .route(path::DELETE_LINK, post(delete_link))
             .route(path::TAG, post(tag))
-            .route(path::PUT_TAG, post(put_tag))
-            .route(path::DELETE_TAG, post(delete_tag))
+            .route(path::PROMISE_TAG, post(promise_tag))
+            .route(path::ACCEPT_TAG, post(accept_tag))
+            .route(path::FORGET_TAG, post(forget_tag))
             .route(path::TAGS, post(tags))
             .route(path::METADATA, get(metadata))
             .layer(DefaultBodyLimit::max(MAX_COPY_LENGTH))
@@ -128,20 +130,28 @@ async fn delete_link(State(cluster): Asked, Json(name): Json<LinkName>) -> Answe
     Ok(Json(cluster.records.delete_link(&link_of(&name)).await?))
 }
 
-async fn tag(State(cluster): Asked, Json(name): Json<TagName>) -> Answer<Option<TagValue>> {
-    found(cluster.records.tag(&name).await)
+async fn tag(State(cluster): Asked, Json(name): Json<TagName>) -> Answer<Option<TagVote>> {
+    Ok(Json(cluster.records.vote(&name).await?))
 }
 
-async fn put_tag(State(cluster): Asked, Json(record): Json<TagRecord>) -> Answer<TagValue> {
-    Ok(Json(cluster.records.keep_tag(&record).await?))
+async fn promise_tag(State(cluster): Asked, Json(ballot): Json<TagBallot>) -> Answer<TagPromise> {
+    Ok(Json(cluster.records.promise(&ballot).await?))
 }
 
-async fn delete_tag(State(cluster): Asked, Json(name): Json<TagName>) -> Answer<bool> {
-    Ok(Json(found(cluster.records.delete_tag(&name).await)?.0.is_some()))
+async fn accept_tag(State(cluster): Asked, Json(record): Json<TagRecord>) -> Answer<TagAcceptance> {
+    if record.vote.value.before.len() > MAX_TAG_WRITES {
+        let error = format!("more than {MAX_TAG_WRITES} writes before a tag's last one");
+        return Err(Refusal(StatusCode::BAD_REQUEST, error));
+    }
+    Ok(Json(cluster.records.accept(&record).await?))
 }
 
-async fn tags(State(cluster): Asked, Json(repository): Json<RepositoryName>) -> Answer<Vec<Tag>> {
-    Ok(Json(cluster.records.list_tags(&repository).await?))
+async fn forget_tag(State(cluster): Asked, Json(ballot): Json<TagBallot>) -> Answer<bool> {
+    Ok(Json(cluster.records.forget_tag(&ballot).await?))
+}
+
+async fn tags(State(cluster): Asked, Json(repository): Json<RepositoryName>) -> Answer<Vec<TagEntry>> {
+    Ok(Json(cluster.records.tag_entries(&repository).await?))
 }
 
 /// One record a line, as fast as it is taken.

@@ -12,6 +12,9 @@ pub(super) struct ClusterMetrics {
     pub(super) repaired_bytes: IntCounter,
     pub(super) repairs_failed: IntCounter,
     pub(super) records_learned: IntCounter,
+    pub(super) tag_ballots: IntCounter,
+    pub(super) unconfirmed_tags: IntCounter,
+    pub(super) tags_forgotten: IntCounter,
 }
 
 impl ClusterMetrics {
@@ -48,6 +51,18 @@ impl ClusterMetrics {
             records_learned: counter(
                 "records_learned",
                 "Links and tags that this origin had missed, and took over.",
+            )?,
+            tag_ballots: counter(
+                "tag_decisions",
+                "Changes of tags, and uncertain answers about them, that this origin had all origins decide.",
+            )?,
+            unconfirmed_tags: counter(
+                "unconfirmed_tags",
+                "Tags that were answered by what this origin could find, since too few others answered it.",
+            )?,
+            tags_forgotten: counter(
+                "tags_forgotten",
+                "Deleted tags that all origins knew as deleted, so that this one had them forgotten.",
             )?,
         })
     }

@@ -29,6 +29,9 @@ pub(super) async fn run(cluster: Arc<Cluster>, config: ClusterConfig) {
             }
             if learned.is_none_or(|at: Instant| at.elapsed() >= config.metadata_interval) {
                 learned = cluster.learn_metadata().await.then(Instant::now);
+                if learned.is_some() {
+                    cluster.forget_deleted_tags().await;
+                }
             }
             cluster.give_copies(config.repairs_at_once).await;
             tokio::select! {

@@ -1,20 +1,16 @@
 //! What the driver of one origin of several stands on: this origin first, and then the others.
-//!
-//! A tag is read at every origin that is well, and the newest version counts; it is put with a version that is greater than
-//! any of those. So whoever reaches one of those that acknowledged the last put sees it, or a later one.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use shoal_control::ControlError;
-use shoal_control::cluster::message::{
-    BlobQuery, LinkRecord, MetadataRecord, TagName, TagRecord, TagValue, TagVersion,
-};
+use shoal_control::cluster::message::{BlobQuery, LinkRecord, TagEntry, TagVersion};
 use shoal_core::{Digest, RepositoryName, Tag};
-use shoal_driver::{ByteRange, ByteStream, Link, TransferError, Transferer};
+use shoal_driver::{ByteRange, ByteStream, Link, ResolvedTag, TagExpectation, TransferError, Transferer};
 
 use super::Cluster;
+use super::ballots::Change;
 use crate::records::name_of;
 use crate::transferer::name;
 
@@ -89,18 +85,12 @@ impl Transferer for ClusterTransferer {
         self.everybody_deleted(answers)
     }
 
-    async fn resolve_tag(&self, repository: &RepositoryName, tag: &Tag) -> Result<Digest, TransferError> {
-        let recent = &self.0.records.recent_tags;
-        if let Some(digest) = recent.recall(Instant::now(), repository, tag) {
-            return Ok(digest);
-        }
-        let tag_name = name(repository, tag);
-        let value = self.newest(&tag_name).await?;
-        // It is not to go back to an older one once it has heard of this.
-        let record = MetadataRecord::Tag(TagRecord { name: tag_name.clone(), value });
-        self.0.records.learn(&record).await?;
-        // What was put in the meantime is newer than what was heard.
-        self.0.records.read_tag(&tag_name).await
+    async fn resolve_tag(
+        &self,
+        repository: &RepositoryName,
+        tag: &Tag,
+    ) -> Result<ResolvedTag, TransferError> {
+        self.0.read_tag(&name(repository, tag)).await
     }
 
     async fn put_tag(
@@ -108,51 +98,28 @@ impl Transferer for ClusterTransferer {
         repository: &RepositoryName,
         tag: &Tag,
         digest: &Digest,
+        expected: &TagExpectation,
     ) -> Result<(), TransferError> {
-        self.0.require_writable()?;
-        let name = name(repository, tag);
-        let before = match self.newest(&name).await {
-            Ok(value) => value.version.stamp,
-            Err(TransferError::NotFound) => 0,
-            Err(error) => return Err(error),
-        };
-        let version = TagVersion {
-            stamp: microseconds().max(before.saturating_add(1)),
-            by: Some(self.0.source.borrow().id),
-        };
-        let record = TagRecord { name, value: TagValue { digest: *digest, version } };
-        let answers = self
-            .0
-            .ask_others(|client, place| {
-                let asked = record.clone();
-                async move { client.put_tag(place, &asked).await }
-            })
-            .await;
-        self.require_copies(answers.iter().flatten().count(), "a tag")?;
-        self.0.records.keep_tag(&record).await.map(drop)
+        let change = Change::Write { digest: Some(*digest), expected: expected.clone() };
+        self.0.change_tag(&name(repository, tag), &change).await
     }
 
-    async fn delete_tag(&self, repository: &RepositoryName, tag: &Tag) -> Result<(), TransferError> {
-        self.require_everybody()?;
-        let name = name(repository, tag);
-        // Here first: it is not to be learned again from those who still have it.
-        let here = match self.0.records.delete_tag(&name).await {
-            Err(TransferError::NotFound) => false,
-            deleted => deleted.map(|()| true)?,
-        };
-        let answers = self
-            .0
-            .ask_others(|client, place| {
-                let asked = name.clone();
-                async move { client.delete_tag(place, &asked).await }
-            })
-            .await;
-        let elsewhere = self.everybody_deleted(answers)?;
-        if here || elsewhere { Ok(()) } else { Err(TransferError::NotFound) }
+    async fn delete_tag(
+        &self,
+        repository: &RepositoryName,
+        tag: &Tag,
+        expected: &TagExpectation,
+    ) -> Result<(), TransferError> {
+        let expected = expected.clone().and(&TagExpectation::something());
+        let change = Change::Write { digest: None, expected };
+        match self.0.change_tag(&name(repository, tag), &change).await {
+            Err(TransferError::TagMoved { current }) if current.is_none() => Err(TransferError::NotFound),
+            deleted => deleted,
+        }
     }
 
     async fn list_tags(&self, repository: &RepositoryName) -> Result<Vec<Tag>, TransferError> {
-        let here = match self.0.records.list_tags(repository).await {
+        let here = match self.0.records.tag_entries(repository).await {
             Err(TransferError::NotFound) => None,
             here => Some(here?),
         };
@@ -168,33 +135,17 @@ impl Transferer for ClusterTransferer {
         if lists.is_empty() {
             return Err(self.0.not_found(asked));
         }
-        let mut tags: Vec<_> = lists.into_iter().flatten().collect();
-        tags.sort();
-        tags.dedup();
-        Ok(tags)
+        // The last vote on each: one that was deleted may still be listed by an origin that has not heard of that.
+        let mut last: BTreeMap<Tag, (TagVersion, bool)> = BTreeMap::new();
+        for TagEntry { tag, ballot, named } in lists.into_iter().flatten() {
+            let known = last.entry(tag).or_insert((ballot, named));
+            *known = (*known).max((ballot, named));
+        }
+        Ok(last.into_iter().filter(|(_, (_, named))| *named).map(|(tag, _)| tag).collect())
     }
 }
 
 impl ClusterTransferer {
-    /// What the tag names, by the newest version of all origins that answer.
-    async fn newest(&self, name: &TagName) -> Result<TagValue, TransferError> {
-        let answers = self
-            .0
-            .ask_others(|client, place| {
-                let asked = name.clone();
-                async move { client.tag(place, &asked).await }
-            })
-            .await;
-        let here = match self.0.records.tag(name).await {
-            Err(TransferError::NotFound) => None,
-            here => Some(here?),
-        };
-        let asked = 1 + answers.iter().flatten().count();
-        let values = answers.into_iter().flatten().flatten().chain(here);
-        let newest = values.reduce(|one, other| if other.is_newer_than(&one) { other } else { one });
-        newest.ok_or_else(|| self.0.not_found(asked))
-    }
-
     /// `others` have it, and this origin is about to.
     fn require_copies(&self, others: usize, what: &str) -> Result<(), TransferError> {
         let (have, least) = (others + 1, self.0.min_replicas);
@@ -229,9 +180,4 @@ impl ClusterTransferer {
 /// Whether the origin said what it has, or that it has nothing.
 fn is_answer<T>(answer: &Result<T, ControlError>) -> bool {
     matches!(answer, Ok(_) | Err(ControlError::NotFound { .. }))
-}
-
-fn microseconds() -> u64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(now.as_micros()).unwrap_or(u64::MAX)
 }

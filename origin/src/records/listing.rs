@@ -3,10 +3,33 @@
 use std::sync::Arc;
 
 use shoal_control::cluster::message::{LinkRecord, MetadataRecord, TagName, TagRecord};
-use shoal_driver::{Context, DriverError, Link, RegistryPath, TransferError, walk};
+use shoal_driver::{Context, DriverError, Link, RegistryPath, TransferError, Walk, walk};
 use tokio::sync::mpsc;
 
 use super::{Records, from_driver, name_of};
+use crate::register::Register;
+
+/// The paths of links and tags, as they are found.
+struct Paths<'a>(Walk<'a>);
+
+static NOBODY: Context = Context { repository: None };
+
+impl Paths<'_> {
+    async fn next(&mut self) -> Result<Option<RegistryPath>, TransferError> {
+        loop {
+            let info = match self.0.next().await {
+                Ok(Some(info)) => info,
+                Ok(None) | Err(DriverError::PathNotFound { .. }) => return Ok(None),
+                Err(error) => return Err(from_driver(error)),
+            };
+            match RegistryPath::parse(&info.path) {
+                Ok(RegistryPath::Uploads(_) | RegistryPath::TagIndex(..)) => self.0.skip_directory(),
+                Ok(path) => return Ok(Some(path)),
+                Err(_) => {}
+            }
+        }
+    }
+}
 
 impl Records {
     /// Sends every record, and then the end. Whoever takes no more ends it.
@@ -14,19 +37,8 @@ impl Records {
         self: Arc<Self>,
         records: mpsc::Sender<MetadataRecord>,
     ) -> Result<(), TransferError> {
-        let (context, root) = (Context::default(), RegistryPath::Repositories.to_driver_path());
-        let mut walk = walk(&self.metadata, &context, &root);
-        loop {
-            let info = match walk.next().await {
-                Ok(Some(info)) => info,
-                Ok(None) | Err(DriverError::PathNotFound { .. }) => break,
-                Err(error) => return Err(from_driver(error)),
-            };
-            let Ok(path) = RegistryPath::parse(&info.path) else { continue };
-            if matches!(path, RegistryPath::Uploads(_) | RegistryPath::TagIndex(..)) {
-                walk.skip_directory();
-                continue;
-            }
+        let mut walk = self.walk();
+        while let Some(path) = walk.next().await? {
             if let Some(record) = self.record(&path).await
                 && records.send(record).await.is_err()
             {
@@ -36,6 +48,29 @@ impl Records {
         // Nobody listens any more: nothing is lost.
         let _ = records.send(MetadataRecord::End).await;
         Ok(())
+    }
+
+    /// Sends every tag of which something is kept and that names nothing.
+    pub(crate) async fn send_deleted_tags(
+        self: Arc<Self>,
+        tags: mpsc::Sender<(TagName, Register)>,
+    ) -> Result<(), TransferError> {
+        let mut walk = self.walk();
+        while let Some(path) = walk.next().await? {
+            let RegistryPath::TagCurrentLink(repository, tag) = path else { continue };
+            let name = TagName { repository, tag };
+            if let Ok(register) = self.register(&name).await
+                && register.digest().is_none()
+                && tags.send((name, register)).await.is_err()
+            {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    fn walk(&self) -> Paths<'_> {
+        Paths(walk(&self.metadata, &NOBODY, &RegistryPath::Repositories.to_driver_path()))
     }
 
     /// What a file is; nothing if it is none of these, or cannot be read.
@@ -48,8 +83,8 @@ impl Records {
             }
             RegistryPath::TagCurrentLink(repository, tag) => {
                 let name = TagName { repository: repository.clone(), tag: tag.clone() };
-                let value = self.tag(&name).await.ok()?;
-                Some(MetadataRecord::Tag(TagRecord { name, value }))
+                let vote = self.vote(&name).await.ok()??;
+                Some(MetadataRecord::Tag(TagRecord { name, vote }))
             }
             _ => None,
         }

@@ -1,4 +1,6 @@
-use shoal_driver::FilesystemDriver;
+use shoal_control::cluster::message::{TagBallot, TagEntry, TagPromise, TagRecord, TagValue, TagVote};
+use shoal_core::{PeerId, RepositoryName, Tag};
+use shoal_driver::{FilesystemDriver, TagExpectation};
 
 use super::*;
 
@@ -16,55 +18,107 @@ fn latest() -> TagName {
     TagName { repository: app(), tag: Tag::parse("latest").unwrap() }
 }
 
-fn value(stamp: u64, content: &[u8]) -> TagValue {
-    let by = Some(PeerId::from_public_key([7; 32]));
-    TagValue { digest: Digest::sha256(content), version: TagVersion { stamp, by } }
+fn version(stamp: u64) -> TagVersion {
+    TagVersion { stamp, by: Some(PeerId::from_public_key([7; 32])) }
 }
 
-fn record(value: TagValue) -> TagRecord {
-    TagRecord { name: latest(), value }
+fn vote(stamp: u64, content: Option<&[u8]>) -> TagVote {
+    let value = TagValue { digest: content.map(Digest::sha256), version: version(stamp), before: vec![] };
+    TagVote { ballot: version(stamp), value }
+}
+
+fn record(vote: TagVote) -> TagRecord {
+    TagRecord { name: latest(), vote }
+}
+
+fn ballot(stamp: u64) -> TagBallot {
+    TagBallot { name: latest(), ballot: version(stamp) }
 }
 
 #[tokio::test]
-async fn the_newest_version_of_a_tag_is_kept_in_whatever_order_they_come() {
+async fn the_newest_vote_is_kept_in_whatever_order_they_come() {
     let (_directory, records) = records();
-    let (old, new, newest) = (value(1, b"old"), value(2, b"new"), value(3, b"newest"));
-    assert_eq!(records.keep_tag(&record(new)).await.unwrap(), new);
-    assert_eq!(records.keep_tag(&record(old)).await.unwrap(), new);
+    let (old, new, newest) = (vote(1, Some(b"old")), vote(2, Some(b"new")), vote(3, Some(b"newest")));
+    assert_eq!(records.accept(&record(new.clone())).await.unwrap(), TagAcceptance::Accepted);
+    assert_eq!(records.accept(&record(old.clone())).await.unwrap(), TagAcceptance::Refused(version(2)));
     assert!(!records.learn(&MetadataRecord::Tag(record(old))).await.unwrap());
-    assert_eq!(records.tag(&latest()).await.unwrap(), new);
-    assert!(records.learn(&MetadataRecord::Tag(record(newest))).await.unwrap());
-    assert_eq!(records.tag(&latest()).await.unwrap(), newest);
+    assert_eq!(records.vote(&latest()).await.unwrap(), Some(new));
+    assert!(records.learn(&MetadataRecord::Tag(record(newest.clone()))).await.unwrap());
+    assert_eq!(records.vote(&latest()).await.unwrap(), Some(newest));
 }
 
 #[tokio::test]
-async fn any_version_is_newer_than_a_tag_from_before_the_cluster() {
+async fn what_was_promised_and_voted_is_so_after_a_restart() {
+    let (directory, records) = records();
+    let voted = vote(5, Some(b"manifest"));
+    records.accept(&record(voted.clone())).await.unwrap();
+    assert_eq!(records.promise(&ballot(9)).await.unwrap(), TagPromise::Promised(Some(voted.clone())));
+    drop(records);
+    let records = Records::new(FilesystemDriver::new(directory.path()));
+    assert_eq!(records.promise(&ballot(9)).await.unwrap(), TagPromise::Refused(version(9)));
+    assert_eq!(records.accept(&record(vote(8, None))).await.unwrap(), TagAcceptance::Refused(version(9)));
+    assert_eq!(records.vote(&latest()).await.unwrap(), Some(voted));
+}
+
+#[tokio::test]
+async fn any_ballot_surpasses_a_tag_from_before_the_cluster() {
     let (_directory, records) = records();
-    records.put_tag(&latest(), &Digest::sha256(b"before")).await.unwrap();
-    assert_eq!(records.tag(&latest()).await.unwrap().version, TagVersion::default());
-    let value = value(1, b"after");
-    assert_eq!(records.keep_tag(&record(value)).await.unwrap(), value);
+    records.put_tag(&latest(), &Digest::sha256(b"before"), &TagExpectation::anything()).await.unwrap();
+    let before = records.vote(&latest()).await.unwrap();
+    assert_eq!(before, Some(TagVote::before_the_cluster(Digest::sha256(b"before"))));
+    assert_eq!(records.promise(&ballot(1)).await.unwrap(), TagPromise::Promised(before));
+    assert_eq!(records.accept(&record(vote(1, Some(b"after")))).await.unwrap(), TagAcceptance::Accepted);
+    assert_eq!(records.read_tag(&latest()).await.unwrap(), Digest::sha256(b"after"));
+}
+
+#[tokio::test]
+async fn a_deleted_tag_is_listed_as_that_until_it_is_forgotten_and_never_comes_back_by_an_older_vote() {
+    let (directory, records) = records();
+    records.accept(&record(vote(1, Some(b"manifest")))).await.unwrap();
+    records.accept(&record(vote(4, None))).await.unwrap();
+    assert!(records.list_tags(&app()).await.unwrap().is_empty());
+    let listed = TagEntry { tag: latest().tag, ballot: version(4), named: false };
+    assert_eq!(records.tag_entries(&app()).await.unwrap(), [listed]);
+    assert!(!records.learn(&MetadataRecord::Tag(record(vote(3, Some(b"older"))))).await.unwrap());
+
+    assert!(!records.forget_tag(&ballot(3)).await.unwrap(), "that is not its vote");
+    assert!(records.forget_tag(&ballot(4)).await.unwrap());
+    assert!(records.vote(&latest()).await.unwrap().is_none());
+    drop(records);
+    let records = Records::new(FilesystemDriver::new(directory.path()));
+    for stamp in [1, 4] {
+        let promised = records.promise(&ballot(stamp)).await.unwrap();
+        assert_eq!(promised, TagPromise::Refused(version(4)));
+    }
+    let refused = records.accept(&record(vote(3, Some(b"older")))).await.unwrap();
+    assert_eq!(refused, TagAcceptance::Refused(version(4)));
+    assert_eq!(records.promise(&ballot(5)).await.unwrap(), TagPromise::Promised(None));
+    assert!(!records.forget_tag(&ballot(4)).await.unwrap());
+    assert!(records.forget_tag(&ballot(5)).await.unwrap(), "a promise without a vote");
+}
+
+#[tokio::test]
+async fn a_tag_that_names_something_is_not_forgotten() {
+    let (_directory, records) = records();
+    records.accept(&record(vote(1, Some(b"manifest")))).await.unwrap();
+    assert!(!records.forget_tag(&ballot(1)).await.unwrap());
+    assert_eq!(records.list_tags(&app()).await.unwrap(), [latest().tag]);
 }
 
 #[tokio::test]
 async fn what_was_deleted_comes_back_by_a_push_and_not_by_an_older_list() {
     let (_directory, records) = records();
-    let (tag, digest) = (record(value(1, b"manifest")), Digest::sha256(b"layer"));
+    let digest = Digest::sha256(b"layer");
     let link = Link { repository: app(), kind: LinkKind::Layer, digest };
     let listed = MetadataRecord::Link(LinkRecord { name: name_of(&link), target: digest });
-    records.keep_tag(&tag).await.unwrap();
     assert!(records.learn(&listed).await.unwrap());
 
-    records.delete_tag(&latest()).await.unwrap();
     assert!(records.delete_link(&link).await.unwrap());
     assert!(!records.learn(&listed).await.unwrap());
-    assert!(!records.learn(&MetadataRecord::Tag(tag.clone())).await.unwrap());
-    assert!(records.link(&link).await.is_err() && records.tag(&latest()).await.is_err());
+    assert!(records.link(&link).await.is_err());
 
     records.put_link(&link, &digest).await.unwrap();
-    records.keep_tag(&tag).await.unwrap();
     assert_eq!(records.link(&link).await.unwrap(), digest);
-    assert_eq!(records.tag(&latest()).await.unwrap(), tag.value);
 }
 
 #[tokio::test]
@@ -72,8 +126,8 @@ async fn the_list_has_every_record_and_an_end() {
     let (_directory, records) = records();
     let records = std::sync::Arc::new(records);
     let digest = Digest::sha256(b"layer");
-    let tag = record(value(5, b"manifest"));
-    records.keep_tag(&tag).await.unwrap();
+    let tag = record(vote(5, Some(b"manifest")));
+    records.accept(&tag).await.unwrap();
     let mut expected = vec![MetadataRecord::Tag(tag)];
     for kind in [LinkKind::Layer, LinkKind::Revision] {
         let link = Link { repository: app(), kind, digest };

@@ -65,8 +65,13 @@ impl Rig {
     }
 
     pub(super) async fn agent(&self, name: &str) -> Process {
+        self.agent_with(name, "").await
+    }
+
+    /// The same with more keys.
+    pub(super) async fn agent_with(&self, name: &str, keys: &str) -> Process {
         let config = format!(
-            "listen = \"127.0.0.1:0\"\ntracker = [{:?}]\norigins = {:?}\n{}",
+            "listen = \"127.0.0.1:0\"\ntracker = [{:?}]\norigins = {:?}\n{keys}{}",
             self.tracker_url,
             self.urls,
             stored(self.folder.path(), name, "min_free = 0\ncapacity = \"100%\"\n")

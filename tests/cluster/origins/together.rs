@@ -68,7 +68,8 @@ async fn the_last_of_three_serves_what_it_has_and_refuses_pushes_until_there_are
     rig.client(0).push(REPOSITORY, "kept", &image, |_| ()).await.unwrap();
     rig.kill(1);
     rig.all_well().await;
-    let refused = status(rig.origin(0), reqwest::Method::DELETE, "manifests/kept").await;
+    let refused =
+        status(rig.origin(0), reqwest::Method::DELETE, &format!("blobs/{}", image.layers[0].digest)).await;
     assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE, "one origin would bring it back");
 
     rig.kill(2);

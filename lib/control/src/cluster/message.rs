@@ -22,13 +22,15 @@ pub mod path {
     pub const PUT_LINK: &str = "/v1/cluster/link/put";
     /// [`super::LinkName`], for whether there was one.
     pub const DELETE_LINK: &str = "/v1/cluster/link/delete";
-    /// [`super::TagName`], for its [`super::TagValue`], or null.
+    /// [`super::TagName`], for the [`super::TagVote`] of this origin, or null.
     pub const TAG: &str = "/v1/cluster/tag";
-    /// [`super::TagRecord`], for the [`super::TagValue`] that the origin has then: that one, or a newer one.
-    pub const PUT_TAG: &str = "/v1/cluster/tag/put";
-    /// [`super::TagName`], for whether there was one.
-    pub const DELETE_TAG: &str = "/v1/cluster/tag/delete";
-    /// A repository's name, for the list of its tags.
+    /// [`super::TagBallot`], for a [`super::TagPromise`].
+    pub const PROMISE_TAG: &str = "/v1/cluster/tag/promise";
+    /// [`super::TagRecord`], for a [`super::TagAcceptance`].
+    pub const ACCEPT_TAG: &str = "/v1/cluster/tag/accept";
+    /// [`super::TagBallot`] of a deleted tag that all origins know as deleted, for true once it is forgotten.
+    pub const FORGET_TAG: &str = "/v1/cluster/tag/forget";
+    /// A repository's name, for a [`super::TagEntry`] for each tag that this origin knows of.
     pub const TAGS: &str = "/v1/cluster/tags";
     /// `GET`, for a [`super::MetadataRecord`] a line: all that the origin has.
     pub const METADATA: &str = "/v1/cluster/metadata";
@@ -132,31 +134,84 @@ pub struct TagName {
     pub tag: Tag,
 }
 
-/// A tag and what it names.
+/// A tag and an origin's vote on it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TagRecord {
     /// The tag.
     pub name: TagName,
-    /// What it names.
+    /// What it names by that origin.
+    pub vote: TagVote,
+}
+
+/// A ballot on what a tag names.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TagBallot {
+    /// The tag.
+    pub name: TagName,
+    /// The ballot.
+    pub ballot: TagVersion,
+}
+
+/// What an origin voted for last. A value has been chosen once a majority of all origins voted for it in one ballot.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TagVote {
+    /// In which ballot. No other value is ever put to the vote in it.
+    pub ballot: TagVersion,
+    /// For what.
     pub value: TagValue,
 }
 
-/// What a tag names, and since when: the greater version wins.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// What a tag names, and by which writes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TagValue {
-    /// The manifest.
-    pub digest: Digest,
-    /// Greater than that of what it replaced.
+    /// The manifest; `None`: the tag was deleted.
+    pub digest: Option<Digest>,
+    /// The write that made it so: the ballot in which it was put to the vote first.
     pub version: TagVersion,
+    /// The writes before it, the last one first, [`MAX_TAG_WRITES`] at most: whoever does not know what became of its write
+    /// finds it here.
+    pub before: Vec<TagVersion>,
 }
 
-/// When a tag was put, and at which origin, so that no two are equal. The least is that of a tag from before the cluster.
+/// When a tag was put to the vote, and by which origin, so that no two are equal. The least is that of a tag from before the
+/// cluster.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct TagVersion {
-    /// Microseconds since 1970 by that origin's clock, or one more than the version before, whichever is greater.
+    /// Microseconds since 1970 by that origin's clock, or one more than what it has to surpass, whichever is greater.
     pub stamp: u64,
     /// That origin.
     pub by: Option<PeerId>,
+}
+
+/// The answer to a ballot that is announced.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TagPromise {
+    /// The origin votes in no lesser ballot from now on; and its last vote, if it has any.
+    Promised(Option<TagVote>),
+    /// It has promised that to this one.
+    Refused(TagVersion),
+}
+
+/// The answer to what is put to the vote.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TagAcceptance {
+    /// The origin voted for it; that is durable.
+    Accepted,
+    /// It has promised to vote in no ballot before this one.
+    Refused(TagVersion),
+}
+
+/// A tag in the list of an origin.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TagEntry {
+    /// The tag.
+    pub tag: Tag,
+    /// The ballot of the origin's vote.
+    pub ballot: TagVersion,
+    /// Whether that was for a manifest; else the tag was deleted.
+    pub named: bool,
 }
 
 /// One entry of the list of all metadata.
@@ -173,6 +228,10 @@ pub enum MetadataRecord {
 
 /// The most digests of one question for what is lacking.
 pub const MAX_LACKING: usize = 1000;
+/// How many writes of a tag are remembered in it: more than origins that write one tag between two attempts of another.
+pub const MAX_TAG_WRITES: usize = 8;
+/// The longest list of tags of one origin: some 200,000.
+pub const MAX_TAG_LIST_LENGTH: usize = 32 << 20;
 /// The longest line of the list of all metadata: names and digests are shorter.
 pub const MAX_RECORD_LENGTH: usize = 4 << 10;
 /// The longest request but a copy's.
@@ -180,11 +239,19 @@ pub const MAX_REQUEST_LENGTH: usize = 256 << 10;
 /// The longest request for a copy: metainfo in base64, and where to find it.
 pub const MAX_COPY_LENGTH: usize = SignedMetainfo::MAX_ENCODED_LENGTH / 3 * 4 + (8 << 10);
 
-impl TagValue {
-    /// Whether it replaces the other. Of two without a version the greater digest, so that all origins agree.
+impl TagVote {
+    /// The vote for a tag from before the cluster.
+    #[must_use]
+    pub fn before_the_cluster(digest: Digest) -> Self {
+        let value = TagValue { digest: Some(digest), version: TagVersion::default(), before: Vec::new() };
+        Self { ballot: TagVersion::default(), value }
+    }
+
+    /// Whether it replaces the other. Of two from before the cluster the greater digest, so that all origins agree.
     #[must_use]
     pub fn is_newer_than(&self, other: &Self) -> bool {
-        (self.version, self.digest.as_bytes()) > (other.version, other.digest.as_bytes())
+        let order = |vote: &Self| (vote.ballot, vote.value.digest.map(|digest| digest.as_bytes().to_vec()));
+        order(self) > order(other)
     }
 }
 
@@ -192,21 +259,34 @@ impl TagValue {
 mod tests {
     use super::*;
 
-    fn value(stamp: u64, by: Option<u8>, content: &[u8]) -> TagValue {
-        let by = by.map(|key| PeerId::from_public_key([key; 32]));
-        TagValue { digest: Digest::sha256(content), version: TagVersion { stamp, by } }
+    fn vote(stamp: u64, by: Option<u8>, content: &[u8]) -> TagVote {
+        let version = TagVersion { stamp, by: by.map(|key| PeerId::from_public_key([key; 32])) };
+        let value = TagValue { digest: Some(Digest::sha256(content)), version, before: vec![] };
+        TagVote { ballot: version, value }
     }
 
     #[test]
-    fn of_two_values_of_a_tag_one_is_newer() {
+    fn of_two_votes_on_a_tag_one_is_newer() {
         let rising =
-            [value(0, None, b"a"), value(1, Some(1), b"a"), value(1, Some(2), b"a"), value(2, Some(1), b"a")];
+            [vote(0, None, b"a"), vote(1, Some(1), b"a"), vote(1, Some(2), b"a"), vote(2, Some(1), b"a")];
         for (at, one) in rising.iter().enumerate() {
             for (other_at, other) in rising.iter().enumerate() {
                 assert_eq!(one.is_newer_than(other), at > other_at);
             }
         }
-        let (one, other) = (value(0, None, b"one"), value(0, None, b"other"));
+        let (one, other) = (vote(0, None, b"one"), vote(0, None, b"other"));
         assert!(one.is_newer_than(&other) != other.is_newer_than(&one));
+    }
+
+    #[test]
+    fn the_longest_record_of_a_tag_fits_a_line() {
+        let by = Some(PeerId::from_public_key([255; 32]));
+        let version = TagVersion { stamp: u64::MAX, by };
+        let repository = RepositoryName::parse(&["a"; 128].join("/")).unwrap();
+        let name = TagName { repository, tag: Tag::parse(&"t".repeat(128)).unwrap() };
+        let digest = Some(Digest::of(shoal_core::Algorithm::Sha512, b""));
+        let value = TagValue { digest, version, before: vec![version; MAX_TAG_WRITES] };
+        let record = MetadataRecord::Tag(TagRecord { name, vote: TagVote { ballot: version, value } });
+        assert!(serde_json::to_vec(&record).unwrap().len() < MAX_RECORD_LENGTH);
     }
 }

@@ -40,6 +40,7 @@ pub(super) enum Code {
     NameInvalid,
     NameUnknown,
     PaginationNumberInvalid,
+    PreconditionFailed,
     RangeInvalid,
     SizeInvalid,
     TooManyRequests,
@@ -63,6 +64,7 @@ impl Code {
             Self::NameInvalid => "NAME_INVALID",
             Self::NameUnknown => "NAME_UNKNOWN",
             Self::PaginationNumberInvalid => "PAGINATION_NUMBER_INVALID",
+            Self::PreconditionFailed => "PRECONDITION_FAILED",
             Self::RangeInvalid => "RANGE_INVALID",
             Self::SizeInvalid => "SIZE_INVALID",
             Self::TooManyRequests => "TOOMANYREQUESTS",
@@ -91,6 +93,10 @@ impl ApiError {
     /// Says nothing of what went wrong inside: that is for the log.
     pub(super) fn internal() -> Self {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, Code::Unknown, "internal error")
+    }
+
+    pub(super) fn bad_condition(message: &'static str) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, Code::Unsupported, message)
     }
 
     fn no_space() -> Self {
@@ -235,6 +241,17 @@ impl From<ManifestError> for ApiError {
             ManifestError::ChildrenUnknown(missing) => {
                 let error = Self::new(StatusCode::BAD_REQUEST, Code::ManifestBlobUnknown, message);
                 missing.iter().fold(error, |error, digest| error.with_detail(json!({ "digest": digest })))
+            }
+            ManifestError::Unexpected { current, .. } => {
+                Self::new(StatusCode::PRECONDITION_FAILED, Code::PreconditionFailed, message)
+                    .with_detail(json!({ "current": *current }))
+            }
+            ManifestError::Immutable { current, rule, .. } => {
+                Self::new(StatusCode::CONFLICT, Code::Denied, message)
+                    .with_detail(json!({ "current": *current, "rule": rule }))
+            }
+            ManifestError::Undeletable { rule, .. } => {
+                Self::new(StatusCode::CONFLICT, Code::Denied, message).with_detail(json!({ "rule": rule }))
             }
             ManifestError::TooManyReferrers(_) => {
                 Self::new(StatusCode::PAYLOAD_TOO_LARGE, Code::SizeInvalid, message)

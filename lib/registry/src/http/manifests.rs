@@ -4,11 +4,14 @@
 
 use axum::body::Body;
 use axum::response::Response;
-use http::StatusCode;
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, ETAG, HeaderName, IF_NONE_MATCH, LOCATION};
+use http::header::{
+    CONTENT_LENGTH, CONTENT_TYPE, ETAG, HeaderName, IF_MATCH, IF_NONE_MATCH, LOCATION, WARNING,
+};
+use http::{HeaderValue, StatusCode};
 use shoal_core::{Digest, NameError, Reference, Tag};
+use shoal_driver::{ResolvedTag, TagExpectation};
 
-use super::conditions::{entity_tag, is_known_to_client};
+use super::conditions::{entity_tag, expectation, is_known_to_client, warning};
 use super::error::{ApiError, Code};
 use super::names::Target;
 use super::pull_body::PullBody;
@@ -21,17 +24,23 @@ use crate::manifest::{MAX_MANIFEST_SIZE, Manifest};
 pub(super) async fn pull(exchange: Exchange, target: Target, reference: &str) -> Result<Response, ApiError> {
     let reference = parse_known(reference)?;
     let manifests = exchange.repository(&target).manifests();
-    let digest = manifests.resolve(&reference).await.map_err(ApiError::from_pull)?;
-    if is_known_to_client(exchange.header(IF_NONE_MATCH), &digest) {
-        return Ok(not_modified(identity(&digest)));
+    let ResolvedTag { digest, freshness } =
+        manifests.resolve(&reference).await.map_err(ApiError::from_pull)?;
+    let mut response = if is_known_to_client(exchange.header(IF_NONE_MATCH), &digest) {
+        not_modified(identity(&digest))
+    } else {
+        // A HEAD reads it as well: for its type, and so that it says 200 only where a GET will.
+        let manifest = manifests.read(&reference, &digest).await.map_err(ApiError::from_pull)?;
+        if !exchange.is_head() {
+            let (teller, tag) = (exchange.teller(&target, &Action::Pull), tag_of(&reference));
+            teller.tell_of_manifest(Action::Pull, &manifest, &digest, tag).await;
+        }
+        send(&exchange, &manifest, &digest)
+    };
+    if let Some(warning) = warning(freshness) {
+        response.headers_mut().insert(WARNING, HeaderValue::from_static(warning));
     }
-    // A HEAD reads it as well: for its type, and so that it says 200 only where a GET will.
-    let manifest = manifests.read(&reference, &digest).await.map_err(ApiError::from_pull)?;
-    if !exchange.is_head() {
-        let tag = tag_of(&reference);
-        exchange.teller(&target, &Action::Pull).tell_of_manifest(Action::Pull, &manifest, &digest, tag).await;
-    }
-    Ok(send(&exchange, &manifest, &digest))
+    Ok(response)
 }
 
 /// PUT.
@@ -43,6 +52,7 @@ pub(super) async fn put(
 ) -> Result<Response, ApiError> {
     let reference = Reference::parse(reference)?;
     let tags = more_tags(&exchange, &reference)?;
+    let expected = expected(&exchange, &reference)?;
     let bytes = body.collect(MAX_MANIFEST_SIZE).await?.ok_or_else(too_large)?;
     let content_type =
         exchange.header(CONTENT_TYPE).map(|text| text.split(';').next().unwrap_or(text).trim());
@@ -50,7 +60,7 @@ pub(super) async fn put(
     let manifests = exchange.repository(&target).manifests();
     let (observer, teller) = (exchange.api.observer.clone(), exchange.teller(&target, &Action::Push));
     let write = async move {
-        let digest = manifests.put(&reference, &tags, &manifest).await?;
+        let digest = manifests.put(&reference, &expected, &tags, &manifest).await?;
         observer.pushed(manifest.bytes().len() as u64);
         let tags_put = if tags.is_empty() { tag_of(&reference) } else { &tags };
         teller.tell_of_manifest(Action::Push, &manifest, &digest, tags_put).await;
@@ -66,6 +76,20 @@ pub(super) async fn put(
         Ok(response)
     };
     exchange.api.finish(write).await
+}
+
+/// What the tag must name, by `If-Match` and `If-None-Match`. Content that is put under its digest is always the same.
+fn expected(exchange: &Exchange, reference: &Reference) -> Result<TagExpectation, ApiError> {
+    let conditions = [exchange.header(IF_MATCH), exchange.header(IF_NONE_MATCH)];
+    match (reference, conditions) {
+        (_, [None, None]) => Ok(TagExpectation::anything()),
+        (Reference::Tag(_), [matches, differs]) => {
+            expectation(matches, differs).map_err(ApiError::bad_condition)
+        }
+        (Reference::Digest(_), _) => {
+            Err(ApiError::bad_condition("If-Match and If-None-Match are for manifests that are put by a tag"))
+        }
+    }
 }
 
 /// The tags that a manifest gets beside its digest: `?tag=a&tag=b`. Beside a tag they mean nothing, and get no answer.

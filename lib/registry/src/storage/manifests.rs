@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use futures_util::{TryStreamExt, future};
 use shoal_core::{Algorithm, Digest, Reference, Tag};
-use shoal_driver::{ByteRange, DriverError, RegistryPath};
+use shoal_driver::{ByteRange, DriverError, RegistryPath, ResolvedTag, TagExpectation};
 use tokio::time::Instant;
 
 use super::hashing::hash;
@@ -13,6 +13,7 @@ use super::recent_manifests::Moment;
 use super::referrers::is_fallback_tag;
 use super::{BlobError, Repository, found};
 use crate::manifest::{Child, ChildKind, MAX_MANIFEST_SIZE, Manifest};
+use crate::tag_rules::TagRules;
 
 /// The manifests of one repository.
 pub(crate) struct Manifests {
@@ -38,6 +39,34 @@ pub(crate) enum ManifestError {
     /// It names blobs or manifests that the repository does not have.
     #[error("manifest names {} blobs or manifests that this repository does not have", .0.len())]
     ChildrenUnknown(Vec<Digest>),
+    /// The tag is not as the client expects it.
+    #[error("tag {tag} names {}, which is not what If-Match or If-None-Match expects", named(current.as_ref()))]
+    Unexpected {
+        /// The tag.
+        tag: Tag,
+        /// What it names.
+        current: Box<Option<Digest>>,
+    },
+    /// The tag names another manifest, for good.
+    #[error("tag {tag} names {} and is immutable by {rule}: push under another tag", named(current.as_ref()))]
+    Immutable {
+        /// The tag.
+        tag: Tag,
+        /// What it names.
+        current: Box<Option<Digest>>,
+        /// By which rule.
+        rule: String,
+    },
+    /// The tag may not be deleted.
+    #[error(
+        "tag {tag} is immutable by {rule}: it can be deleted only after its operator has set delete = true there"
+    )]
+    Undeletable {
+        /// The tag.
+        tag: Tag,
+        /// By which rule.
+        rule: String,
+    },
     /// The list of what refers to its subject would become too long.
     #[error("subject {0} has as many referrers as can be listed")]
     TooManyReferrers(Digest),
@@ -55,12 +84,15 @@ impl Manifests {
         Self { repository, began }
     }
 
-    /// The digest of the manifest that `reference` names. The access check: a tag's link, or a revision's.
-    pub(crate) async fn resolve(&self, reference: &Reference) -> Result<Digest, ManifestError> {
+    /// The digest of the manifest that `reference` names, and how sure that is. The access check: a tag's link, or a
+    /// revision's.
+    pub(crate) async fn resolve(&self, reference: &Reference) -> Result<ResolvedTag, ManifestError> {
         let known = match reference {
             Reference::Tag(tag) => self.repository.tags().resolve(tag).await?,
-            Reference::Digest(digest) if self.recent(digest).is_some() => Some(*digest),
-            Reference::Digest(digest) => self.is_revision(digest).await?.then_some(*digest),
+            Reference::Digest(digest) if self.recent(digest).is_some() => Some(ResolvedTag::current(*digest)),
+            Reference::Digest(digest) => {
+                self.is_revision(digest).await?.then(|| ResolvedTag::current(*digest))
+            }
         };
         known.ok_or_else(|| ManifestError::Unknown(reference.clone()))
     }
@@ -104,10 +136,12 @@ impl Manifests {
         Manifest::parse(bytes, None).map_err(|_| unknown())
     }
 
-    /// Keeps a manifest under its digest, under a tag if `reference` is one, and under `more` tags. Gives the digest.
+    /// Keeps a manifest under its digest, under a tag if `reference` is one that is as expected, and under `more` tags. Gives
+    /// the digest.
     pub(crate) async fn put(
         &self,
         reference: &Reference,
+        expected: &TagExpectation,
         more: &[Tag],
         manifest: &Manifest,
     ) -> Result<Digest, ManifestError> {
@@ -126,6 +160,9 @@ impl Manifests {
             Reference::Digest(_) => None,
         };
         let tags = || own.into_iter().chain(more);
+        for tag in tags() {
+            self.expect_tag(tag, &digest, expected).await?;
+        }
         let changes_a_list = manifest.subject().is_some() || tags().any(is_fallback_tag);
         let _turn = match changes_a_list {
             true => shared.manifest_locks.alone(name).await,
@@ -141,9 +178,68 @@ impl Manifests {
             listed.keep().await?;
         }
         for tag in tags() {
-            self.repository.tags().set(tag, &digest).await?;
+            self.set_tag(tag, &digest, expected).await?;
         }
         Ok(digest)
+    }
+
+    /// Whatever was looked up before, here it is decided.
+    async fn set_tag(
+        &self,
+        tag: &Tag,
+        digest: &Digest,
+        expected: &TagExpectation,
+    ) -> Result<(), ManifestError> {
+        let all = expected.clone().and(&self.allowed(tag, digest));
+        match self.repository.tags().set(tag, digest, &all).await {
+            Err(DriverError::TagMoved { current, .. }) => Err(self.refusal(tag, expected, *current)),
+            other => Ok(other?),
+        }
+    }
+
+    /// Refuses what would be refused at its end, before anything is kept.
+    async fn expect_tag(
+        &self,
+        tag: &Tag,
+        digest: &Digest,
+        expected: &TagExpectation,
+    ) -> Result<(), ManifestError> {
+        let all = expected.clone().and(&self.allowed(tag, digest));
+        if all.is_anything() {
+            return Ok(());
+        }
+        let current = self.repository.tags().resolve(tag).await?.map(|resolved| resolved.digest);
+        if all.allows(current.as_ref()) { Ok(()) } else { Err(self.refusal(tag, expected, current)) }
+    }
+
+    /// What a tag must name so that the rules let it name `digest`.
+    fn allowed(&self, tag: &Tag, digest: &Digest) -> TagExpectation {
+        let Repository { shared, name, .. } = &self.repository;
+        match TagRules(&shared.tag_rules).immutable(name, tag) {
+            Some(_) => TagExpectation::nothing_or(*digest),
+            None => TagExpectation::anything(),
+        }
+    }
+
+    fn refusal(&self, tag: &Tag, expected: &TagExpectation, current: Option<Digest>) -> ManifestError {
+        let Repository { shared, name, .. } = &self.repository;
+        let (tag, is_expected) = (tag.clone(), expected.allows(current.as_ref()));
+        match TagRules(&shared.tag_rules).immutable(name, &tag) {
+            Some(rule) if is_expected => {
+                ManifestError::Immutable { tag, current: current.into(), rule: rule.to_string() }
+            }
+            _ => ManifestError::Unexpected { tag, current: current.into() },
+        }
+    }
+
+    /// Why one of these tags may not be deleted, if one may not.
+    fn undeletable<'a>(&self, tags: impl IntoIterator<Item = &'a Tag>) -> Option<ManifestError> {
+        let Repository { shared, name, .. } = &self.repository;
+        tags.into_iter().find_map(|tag| {
+            let rule = TagRules(&shared.tag_rules).immutable(name, tag)?;
+            let (tag, rule) = (tag.clone(), (!rule.allows_delete()).then(|| rule.to_string())?);
+            Some(ManifestError::Undeletable { tag, rule })
+        })
     }
 
     /// Removes a tag; or a manifest, and with it every tag that names it. The bytes stay until they are collected.
@@ -151,18 +247,27 @@ impl Manifests {
         let Repository { shared, name, .. } = &self.repository;
         let _turn = shared.manifest_locks.alone(name).await;
         let known = match reference {
-            Reference::Tag(tag) => self.repository.tags().remove(tag).await?,
+            Reference::Tag(tag) => {
+                if let Some(refusal) = self.undeletable([tag]) {
+                    return Err(refusal);
+                }
+                self.repository.tags().remove(tag, &TagExpectation::anything()).await?
+            }
             Reference::Digest(digest) => self.delete_revision(digest).await?,
         };
         if known { Ok(()) } else { Err(ManifestError::Unknown(reference.clone())) }
     }
 
     /// The link goes last: a delete that was cut short can be done again, and no tag is left that names nothing.
-    async fn delete_revision(&self, digest: &Digest) -> Result<bool, DriverError> {
+    async fn delete_revision(&self, digest: &Digest) -> Result<bool, ManifestError> {
         if !self.is_revision(digest).await? {
             return Ok(false);
         }
-        self.repository.tags().remove_those_of(digest).await?;
+        let tags = self.repository.tags().those_of(digest).await?;
+        if let Some(refusal) = self.undeletable(&tags) {
+            return Err(refusal);
+        }
+        self.repository.tags().remove_those(&tags, digest).await?;
         if let Some(subject) = self.subject_of(digest).await? {
             self.repository.referrers(subject).remove(digest).await?;
         }
@@ -236,6 +341,11 @@ impl Manifests {
     }
 }
 
+/// What a tag names, in words.
+fn named(current: &Option<Digest>) -> String {
+    current.map_or_else(|| "nothing".to_owned(), |digest| digest.to_string())
+}
+
 /// How many children are looked up at one time: an index of a dozen platforms in one go, a bound for the driver.
 const CHECKS_AT_ONCE: usize = 16;
 
@@ -259,14 +369,15 @@ mod tests {
 
     async fn get(repository: &Repository, reference: &Reference) -> Result<Arc<Manifest>, ManifestError> {
         let manifests = repository.manifests();
-        let digest = manifests.resolve(reference).await?;
+        let digest = manifests.resolve(reference).await?.digest;
         manifests.read(reference, &digest).await
     }
 
     #[tokio::test]
     async fn a_deleted_manifest_is_unknown_at_once() {
         let (repository, tag) = (repository(), Reference::Tag(Tag::parse("t").unwrap()));
-        let digest = repository.manifests().put(&tag, &[], &index("one")).await.unwrap();
+        let digest =
+            repository.manifests().put(&tag, &TagExpectation::anything(), &[], &index("one")).await.unwrap();
         let by_digest = Reference::Digest(digest);
         get(&repository, &by_digest).await.unwrap();
         assert!(repository.manifests().recent(&digest).is_some());
@@ -280,7 +391,8 @@ mod tests {
     #[tokio::test]
     async fn a_request_that_a_delete_overtook_leaves_nothing_behind() {
         let (repository, tag) = (repository(), Reference::Tag(Tag::parse("t").unwrap()));
-        let digest = repository.manifests().put(&tag, &[], &index("one")).await.unwrap();
+        let digest =
+            repository.manifests().put(&tag, &TagExpectation::anything(), &[], &index("one")).await.unwrap();
         let by_digest = Reference::Digest(digest);
         let slow = repository.manifests();
         slow.resolve(&by_digest).await.unwrap();

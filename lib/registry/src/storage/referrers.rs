@@ -4,10 +4,11 @@
 //! in the list and what is added here they find; and every driver resolves tags, the agent's too, which can list no
 //! revisions. To scan revisions would cost a read of each manifest of the repository. The price: a list has a manifest's
 //! limits ([`ReferrerList::fits`]), and whoever overwrites or deletes the tag does so to the list. A change reads the list
-//! first, so it is made alone in its repository; two origins that change one list at the same moment may lose one change.
+//! first, so it is made alone in its repository, and put only in place of what was read: of two origins that change one list at
+//! the same moment one reads it again.
 
 use shoal_core::{Algorithm, Digest, Tag};
-use shoal_driver::{DriverError, RegistryPath};
+use shoal_driver::{DriverError, RegistryPath, TagExpectation};
 
 use super::hashing::hash;
 use super::{ManifestError, Repository, found};
@@ -20,9 +21,10 @@ pub(crate) struct Referrers {
     tag: Tag,
 }
 
-/// A list that has one referrer more, and can be kept.
+/// A referrer that a list has room for.
 pub(super) struct Addition {
     referrers: Referrers,
+    referrer: Referrer,
     before: Option<Digest>,
     list: ReferrerList,
 }
@@ -40,30 +42,50 @@ impl Referrers {
     /// The list with `manifest` in it, not yet kept.
     pub(super) async fn with(self, manifest: &Manifest, digest: Digest) -> Result<Addition, ManifestError> {
         let (before, mut list) = self.read().await?;
-        list.add(Referrer::of(manifest, digest).map_err(|_| ManifestError::Damaged(digest))?);
+        let referrer = Referrer::of(manifest, digest).map_err(|_| ManifestError::Damaged(digest))?;
+        list.add(referrer.clone());
         if !list.fits() {
             return Err(ManifestError::TooManyReferrers(self.subject));
         }
-        Ok(Addition { referrers: self, before, list })
+        Ok(Addition { referrers: self, referrer, before, list })
     }
 
     /// Takes a manifest out of the list. An empty list is no list.
     pub(super) async fn remove(&self, digest: &Digest) -> Result<(), DriverError> {
-        let (before, mut list) = self.read().await?;
-        let Some(before) = before else { return Ok(()) };
-        list.remove(digest);
-        if !list.is_empty() {
-            return self.replace(Some(before), &list).await;
+        for _ in 0..MAX_ATTEMPTS {
+            let (before, mut list) = self.read().await?;
+            let Some(before) = before else { return Ok(()) };
+            list.remove(digest);
+            let removed = match list.is_empty() {
+                true => self.remove_list(before).await,
+                false => self.replace(Some(before), &list).await,
+            };
+            match removed {
+                Err(DriverError::TagMoved { .. }) => {}
+                done => return done,
+            }
         }
-        self.repository.tags().remove(&self.tag).await?;
+        Err(self.contended())
+    }
+
+    async fn remove_list(&self, before: Digest) -> Result<(), DriverError> {
+        self.repository.tags().remove(&self.tag, &TagExpectation::one_of([before])).await?;
         self.drop_revision(&before).await
+    }
+
+    fn contended(&self) -> DriverError {
+        DriverError::Unavailable {
+            driver: self.repository.driver().name(),
+            detail: format!("others change the list of what refers to {} all the time", self.subject),
+        }
     }
 
     /// The index as it is now, with its digest.
     async fn read(&self) -> Result<(Option<Digest>, ReferrerList), DriverError> {
-        let Some(digest) = self.repository.tags().resolve(&self.tag).await? else {
+        let Some(resolved) = self.repository.tags().resolve(&self.tag).await? else {
             return Ok((None, ReferrerList::default()));
         };
+        let digest = resolved.digest;
         let bytes = self.repository.manifests().read_bounded(&digest).await?;
         match bytes {
             Some(bytes) if hash(digest.algorithm(), bytes.clone()).await == digest => {
@@ -76,7 +98,7 @@ impl Referrers {
         }
     }
 
-    /// Keeps a list in place of the one before. The tag is what makes it visible.
+    /// Keeps a list in place of the one before, if that is still it. The tag is what makes it visible.
     async fn replace(&self, before: Option<Digest>, list: &ReferrerList) -> Result<(), DriverError> {
         let (name, bytes) = (&self.repository.name, list.to_index());
         let digest = hash(Algorithm::Sha256, bytes.clone()).await;
@@ -87,7 +109,8 @@ impl Referrers {
         let _push = self.repository.shared.barrier.push(name, [digest]).await;
         self.repository.put(RegistryPath::BlobData(digest), bytes).await?;
         self.repository.write_link(RegistryPath::RevisionLink(name.clone(), digest), &digest).await?;
-        self.repository.tags().set(&self.tag, &digest).await?;
+        let expected = before.map_or_else(TagExpectation::nothing, |before| TagExpectation::one_of([before]));
+        self.repository.tags().set(&self.tag, &digest, &expected).await?;
         match before {
             Some(before) => self.drop_revision(&before).await,
             None => Ok(()),
@@ -106,10 +129,24 @@ impl Referrers {
 }
 
 impl Addition {
-    pub(super) async fn keep(self) -> Result<(), DriverError> {
-        self.referrers.replace(self.before, &self.list).await
+    pub(super) async fn keep(mut self) -> Result<(), ManifestError> {
+        for _ in 0..MAX_ATTEMPTS {
+            match self.referrers.replace(self.before, &self.list).await {
+                Err(DriverError::TagMoved { .. }) => {}
+                done => return Ok(done?),
+            }
+            (self.before, self.list) = self.referrers.read().await?;
+            self.list.add(self.referrer.clone());
+            if !self.list.fits() {
+                return Err(ManifestError::TooManyReferrers(self.referrers.subject));
+            }
+        }
+        Err(self.referrers.contended().into())
     }
 }
+
+/// How often a change is tried: an origin that always comes too late is among more of them than anybody has.
+const MAX_ATTEMPTS: usize = 16;
 
 /// The tag under which clients without the API keep a subject's referrers (distribution-spec, "Referrers Tag Schema").
 pub(crate) fn fallback_tag(subject: &Digest) -> Tag {

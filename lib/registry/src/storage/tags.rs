@@ -2,7 +2,7 @@
 
 use futures_util::future;
 use shoal_core::{Digest, Tag};
-use shoal_driver::{DriverError, RegistryPath};
+use shoal_driver::{DriverError, RegistryPath, ResolvedTag, TagExpectation};
 
 use super::{Repository, found};
 
@@ -28,38 +28,53 @@ impl Tags {
     }
 
     /// The manifest that the tag names now; asked afresh every time.
-    pub(crate) async fn resolve(&self, tag: &Tag) -> Result<Option<Digest>, DriverError> {
-        let name = self.repository.name.clone();
-        self.repository.read_link(RegistryPath::TagCurrentLink(name, tag.clone())).await
+    pub(crate) async fn resolve(&self, tag: &Tag) -> Result<Option<ResolvedTag>, DriverError> {
+        let Repository { context, name, .. } = &self.repository;
+        found(self.repository.driver().resolve_tag(context, name, tag).await)
     }
 
-    /// Lets the tag name that manifest. The current link is the commit point, and comes first: a crash between the two
+    /// Lets the tag name that manifest, if it is as expected. The current link is the commit point, and comes first: a crash between the two
     /// costs a line of history, where the other order would list a new tag that names nothing.
-    pub(super) async fn set(&self, tag: &Tag, digest: &Digest) -> Result<(), DriverError> {
-        let name = &self.repository.name;
-        let current = RegistryPath::TagCurrentLink(name.clone(), tag.clone());
-        self.repository.write_link(current, digest).await?;
+    pub(super) async fn set(
+        &self,
+        tag: &Tag,
+        digest: &Digest,
+        expected: &TagExpectation,
+    ) -> Result<(), DriverError> {
+        let Repository { context, name, .. } = &self.repository;
+        self.repository.driver().put_tag(context, (name, tag), digest, expected).await?;
         let entry = RegistryPath::TagIndexEntryLink(name.clone(), tag.clone(), *digest);
         self.repository.write_link(entry, digest).await
     }
 
-    /// Lets the tag name nothing any more; says whether there was one.
-    pub(super) async fn remove(&self, tag: &Tag) -> Result<bool, DriverError> {
-        let path = RegistryPath::Tag(self.repository.name.clone(), tag.clone());
-        Ok(found(self.repository.delete(path).await)?.is_some())
+    /// Lets the tag name nothing any more, if it is as expected; says whether there was one.
+    pub(super) async fn remove(&self, tag: &Tag, expected: &TagExpectation) -> Result<bool, DriverError> {
+        let Repository { context, name, .. } = &self.repository;
+        Ok(found(self.repository.driver().delete_tag(context, (name, tag), expected).await)?.is_some())
     }
 
-    /// Removes every tag that names that manifest.
-    pub(super) async fn remove_those_of(&self, digest: &Digest) -> Result<(), DriverError> {
+    /// Every tag that names that manifest.
+    pub(super) async fn those_of(&self, digest: &Digest) -> Result<Vec<Tag>, DriverError> {
         let tags = match self.list().await {
-            Err(TagsError::RepositoryUnknown) => return Ok(()),
+            Err(TagsError::RepositoryUnknown) => return Ok(Vec::new()),
             Err(TagsError::Driver(error)) => return Err(error),
             Ok(tags) => tags,
         };
+        let mut those = Vec::new();
         for some in tags.chunks(LOOKS_AT_ONCE) {
             let named = future::try_join_all(some.iter().map(|tag| self.resolve(tag))).await?;
-            for (tag, _) in some.iter().zip(named).filter(|(_, named)| *named == Some(*digest)) {
-                self.remove(tag).await?;
+            let named = named.into_iter().map(|resolved| resolved.map(|resolved| resolved.digest));
+            those.extend(some.iter().zip(named).filter(|(_, named)| *named == Some(*digest)));
+        }
+        Ok(those.into_iter().map(|(tag, _)| tag.clone()).collect())
+    }
+
+    /// Removes these tags of a manifest; one that was moved meanwhile stays.
+    pub(super) async fn remove_those(&self, tags: &[Tag], digest: &Digest) -> Result<(), DriverError> {
+        for tag in tags {
+            match self.remove(tag, &TagExpectation::one_of([*digest])).await {
+                Ok(_) | Err(DriverError::TagMoved { .. }) => {}
+                Err(error) => return Err(error),
             }
         }
         Ok(())

@@ -6,6 +6,7 @@ mod access;
 mod base;
 mod blobs;
 mod catalog;
+mod conditions;
 mod crash;
 mod deletes;
 mod faults;
