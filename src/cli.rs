@@ -8,7 +8,7 @@ use clap::{Args, Parser, Subcommand};
 use shoal_core::Role;
 
 use crate::telemetry::{self, LogFormat};
-use crate::{bench, ca, demo, dev, replay, roles, simulate, status};
+use crate::{bench, ca, copies, demo, dev, replay, roles, simulate, status};
 
 /// Peer-to-peer storage driver and registry for container images.
 #[derive(Debug, Parser)]
@@ -48,6 +48,16 @@ enum Command {
     Peers(status::Options),
     /// Show who has what of a blob: pieces here and at each peer, or all holders at a tracker.
     Swarm(status::SwarmOptions),
+    /// Push an image from files to a registry.
+    Push(copies::PushOptions),
+    /// Pull an image from a registry into files.
+    Pull(copies::PullOptions),
+    /// Copy an image from one registry to another, with all its platforms.
+    Copy(copies::CopyOptions),
+    /// Give an image of a registry another tag.
+    Tag(copies::TagOptions),
+    /// Delete a tag or a manifest at a registry.
+    Delete(copies::DeleteOptions),
     /// Rehearse a roll-out to thousands of hosts in virtual time, with the engine and the tracker's policy that run in
     /// production, and say how long each host takes.
     Simulate(simulate::Options),
@@ -95,6 +105,11 @@ impl Cli {
             Command::Status(options) => block_on(status::status(options)),
             Command::Peers(options) => block_on(status::peers(options)),
             Command::Swarm(options) => block_on(status::swarm(options)),
+            Command::Push(options) => block_on(copies::push(options)),
+            Command::Pull(options) => block_on(copies::pull(options)),
+            Command::Copy(options) => block_on(copies::copy(options)),
+            Command::Tag(options) => block_on(copies::tag(options)),
+            Command::Delete(options) => block_on(copies::delete(options)),
             Command::Simulate(options) => simulate::run(&options),
             Command::Ca(command) => ca::run(command),
             Command::Replay(options) => replay::run(&options),

@@ -20,6 +20,8 @@ const ALLOWED: [(&str, &[&str]); 17] = [
             "store",
             "http",
             "identity",
+            "images",
+            "upstream",
             "core",
         ],
     ),
