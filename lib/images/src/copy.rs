@@ -57,6 +57,7 @@ pub async fn copy(
     progress: &dyn Progress,
 ) -> Result<Copied, ImageError> {
     let plan = Plan::make(source, options.platform.as_ref(), options.referrers).await?;
+    sink.accept(&plan.root)?;
     progress.planned(&plan.blobs);
     let mut copied = Copied {
         digest: plan.root.digest().to_string(),

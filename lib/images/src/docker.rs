@@ -196,14 +196,7 @@ fn hash(path: &Path, extent: Extent) -> io::Result<Descriptor> {
         }
         digester.update(&buffer[..count]);
     }
-    Ok(Descriptor {
-        media_type: media_type.unwrap_or(PLAIN).to_owned(),
-        digest: digester.finish(),
-        size: extent.length,
-        platform: None,
-        artifact_type: None,
-        annotations: None,
-    })
+    Ok(Descriptor::new(media_type.unwrap_or(PLAIN), digester.finish(), extent.length))
 }
 
 /// By the first bytes, as docker does.

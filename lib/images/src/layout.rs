@@ -3,6 +3,7 @@
 //! A blob is written beside its name and renamed when its digest is proved; what a killed process left is hashed and gone on with.
 //! One process writes to a layout at a time: it has a lock on `oci-layout`. `index.json` is replaced as a whole, last.
 
+mod index;
 mod pack;
 mod write;
 
@@ -58,6 +59,10 @@ impl LayoutSource {
             || if names.is_empty() { "it names none".to_owned() } else { format!("it has {}", some(&names)) };
         let found: Vec<_> = match &self.name {
             Some(name) => entries.iter().filter(|entry| ref_name(entry) == Some(name)).collect(),
+            // Signatures and attestations are listed beside what they are about.
+            None if entries.len() > 1 => {
+                entries.iter().filter(|entry| entry.artifact_type.is_none()).collect()
+            }
             None => entries.iter().collect(),
         };
         match (found.as_slice(), &self.name) {

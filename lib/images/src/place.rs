@@ -27,6 +27,8 @@ pub trait Source: Send + Sync {
 /// A place that takes one image.
 #[async_trait]
 pub trait Sink: Send + Sync {
+    /// Whether it can take that image at all: asked before anything moves.
+    fn accept(&self, root: &Manifest) -> Result<(), ImageError>;
     /// Takes a blob, unless it is there.
     async fn put_blob(
         &self,

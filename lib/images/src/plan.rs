@@ -174,3 +174,6 @@ const MAX_BYTES: usize = 256 << 20;
 const MAX_BLOBS: usize = 100_000;
 /// Platforms that an error names.
 const MAX_NAMED: usize = 30;
+
+#[cfg(test)]
+mod tests;

@@ -84,6 +84,16 @@ impl Source for RegistrySource {
 
 #[async_trait]
 impl Sink for RegistrySink {
+    fn accept(&self, root: &Manifest) -> Result<(), ImageError> {
+        match &self.reference {
+            Reference::Digest(digest) if *digest != root.digest() => Err(ImageError::Asked(format!(
+                "the image is {}, and cannot be called {digest}: name a tag, or no digest",
+                root.digest()
+            ))),
+            _ => Ok(()),
+        }
+    }
+
     async fn put_blob(
         &self,
         blob: &Descriptor,
@@ -123,10 +133,6 @@ impl Sink for RegistrySink {
 
     async fn finish(&self, root: &Manifest) -> Result<(), ImageError> {
         match &self.reference {
-            Reference::Digest(digest) if *digest != root.digest() => Err(ImageError::Asked(format!(
-                "the image is {}, and cannot be called {digest}: name a tag, or no digest",
-                root.digest()
-            ))),
             Reference::Digest(_) => Ok(()),
             tag @ Reference::Tag(_) => Ok(self.registry.put_manifest(&self.repository, tag, root).await?),
         }

@@ -2,6 +2,8 @@
 //!
 //! Whoever reads a blob whole gets its last bytes only after its digest was proved. Memory is two chunks of the connection.
 
+use std::ops::Range;
+
 use bytes::Bytes;
 use futures_util::Stream;
 use http::header::{CONTENT_LENGTH, CONTENT_RANGE, RANGE};
@@ -23,6 +25,8 @@ pub struct Download {
     digest: Digest,
     /// How long the blob is, as far as anybody said.
     total: Option<u64>,
+    /// Where the reader stops, if that is before the end.
+    until: Option<u64>,
     /// Where the next byte that comes belongs.
     at: u64,
     /// `None` where only a part is read: then whoever reads it proves the whole.
@@ -50,6 +54,7 @@ impl Download {
             repository,
             digest,
             total,
+            until: None,
             at: 0,
             digester,
             response: None,
@@ -72,6 +77,13 @@ impl Download {
     #[must_use]
     pub fn unproved_from(mut self, at: u64) -> Self {
         (self.at, self.digester) = (at, None);
+        self
+    }
+
+    /// Reads the bytes of that range alone, and proves nothing. Ends where the blob does, at the latest.
+    #[must_use]
+    pub fn part(mut self, range: Range<u64>) -> Self {
+        (self.at, self.until, self.digester) = (range.start, Some(range.end), None);
         self
     }
 
@@ -100,7 +112,7 @@ impl Download {
 
     /// One step: opens, reads, or ends. `None`: nothing to give out yet.
     async fn advance(&mut self) -> Result<Option<Bytes>, UpstreamError> {
-        if self.total == Some(self.at) {
+        if self.end().is_some_and(|end| self.at >= end) {
             return self.finish();
         }
         if self.response.is_none() {
@@ -127,8 +139,10 @@ impl Download {
 
     fn take(&mut self, mut chunk: Bytes) -> Result<Option<Bytes>, UpstreamError> {
         let known = usize::try_from(self.skip).map_or(chunk.len(), |skip| skip.min(chunk.len()));
-        let chunk = chunk.split_off(known);
+        let mut chunk = chunk.split_off(known);
         self.skip -= known as u64;
+        let wanted = self.until.map_or(u64::MAX, |until| until.saturating_sub(self.at));
+        chunk.truncate(usize::try_from(wanted).unwrap_or(usize::MAX));
         if chunk.is_empty() {
             return Ok(None);
         }
@@ -181,8 +195,9 @@ impl Download {
     async fn open(&mut self) -> Result<Response, UpstreamError> {
         let url = self.registry.path(&self.repository, format_args!("blobs/{}", self.digest))?;
         let mut call = Call::new(Method::GET, url, Scope::pull(&self.repository));
-        if self.at > 0 {
-            let range = HeaderValue::try_from(format!("bytes={}-", self.at));
+        if self.at > 0 || self.until.is_some() {
+            let last = self.until.map_or_else(String::new, |until| until.saturating_sub(1).to_string());
+            let range = HeaderValue::try_from(format!("bytes={}-{last}", self.at));
             call = call.header(
                 RANGE,
                 range.map_err(|error| UpstreamError::malformed(&self.what(), error.to_string()))?,
@@ -213,6 +228,14 @@ impl Download {
                 self.total = total.or(length);
                 Ok(())
             }
+        }
+    }
+
+    /// Where reading stops, as far as it is known.
+    fn end(&self) -> Option<u64> {
+        match (self.until, self.total) {
+            (Some(until), Some(total)) => Some(until.min(total)),
+            (until, total) => until.or(total),
         }
     }
 

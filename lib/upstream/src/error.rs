@@ -59,6 +59,16 @@ pub enum UpstreamError {
         /// In what.
         reason: String,
     },
+    /// TLS does not come about: the certificate of one side is not trusted by the other.
+    #[error(
+        "{what}: {reason}; its certificate is not trusted here, or ours is not trusted there: name the right authority, certificate and key"
+    )]
+    Untrusted {
+        /// The request.
+        what: String,
+        /// In what.
+        reason: String,
+    },
     /// What came is not what its digest says, or longer than it may be: nothing of it was used.
     #[error("{what}: {reason}")]
     WrongContent {

@@ -57,6 +57,9 @@ pub struct Descriptor {
     /// What its maker says of it, as it came.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub annotations: Option<serde_json::Map<String, serde_json::Value>>,
+    /// All else, so that a list that is written anew loses nothing.
+    #[serde(flatten)]
+    pub other: serde_json::Map<String, serde_json::Value>,
 }
 
 /// What an image runs on: `os/architecture[/variant]`.
@@ -188,16 +191,7 @@ impl Manifest {
     /// How others name it.
     #[must_use]
     pub fn descriptor(&self) -> Descriptor {
-        let size = self.bytes.len() as u64;
-        let media_type = self.media_type.as_str().to_owned();
-        Descriptor {
-            media_type,
-            digest: self.digest,
-            size,
-            platform: None,
-            artifact_type: None,
-            annotations: None,
-        }
+        Descriptor::new(self.media_type.as_str(), self.digest, self.bytes.len() as u64)
     }
 
     /// What a list of referrers says of it (distribution-spec, "Pushing Manifests with Subject").
@@ -253,6 +247,13 @@ impl Document {
 }
 
 impl Descriptor {
+    /// One that says nothing but what has to be said.
+    #[must_use]
+    pub fn new(media_type: impl Into<String>, digest: Digest, size: u64) -> Self {
+        let (media_type, other) = (media_type.into(), serde_json::Map::new());
+        Self { media_type, digest, size, platform: None, artifact_type: None, annotations: None, other }
+    }
+
     /// Whether it is a manifest that can be read here.
     #[must_use]
     pub fn is_manifest(&self) -> bool {

@@ -23,6 +23,13 @@ struct TagList {
     tags: Option<Vec<String>>,
 }
 
+/// What a registry says of a manifest that it has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ManifestFound {
+    /// Its digest in the registry's word, if it says so: good to compare and nothing else.
+    pub claimed: Option<Digest>,
+}
+
 impl Registry {
     /// Gets a manifest by tag or digest. What was asked for by digest is proved by it; what a tag means is the registry's word,
     /// and the digest of it is that of the bytes that came, whatever the registry says.
@@ -42,15 +49,15 @@ impl Registry {
         parsed.map_err(|error| UpstreamError::wrong(&call.what(), error.to_string()))
     }
 
-    /// Whether there is such a manifest, and which: the digest is the registry's word, good to compare and nothing else.
+    /// Whether there is such a manifest, and which.
     pub async fn find_manifest(
         &self,
         repository: &RepositoryName,
         reference: &Reference,
-    ) -> Result<Option<Option<Digest>>, UpstreamError> {
+    ) -> Result<Option<ManifestFound>, UpstreamError> {
         let call = self.manifest_call(Method::HEAD, repository, reference)?;
         match self.transport.expect(&call, &[StatusCode::OK]).await {
-            Ok(response) => Ok(Some(claimed_digest(&response))),
+            Ok(response) => Ok(Some(ManifestFound { claimed: claimed_digest(&response) })),
             Err(error) if error.is_not_found() => Ok(None),
             Err(error) => Err(error),
         }

@@ -24,7 +24,7 @@ pub(crate) enum Decision {
 
 /// Decides after attempt `attempt` (from 0). `jitter`: 0 to 1, drawn by the caller.
 pub(crate) fn decide(attempt: u32, failure: Failure, jitter: f64) -> Decision {
-    if attempt + 1 >= MAX_ATTEMPTS {
+    if attempt.saturating_add(1) >= MAX_ATTEMPTS {
         return Decision::GiveUp;
     }
     match failure {
@@ -109,7 +109,7 @@ mod tests {
         fn pauses_are_bounded_and_there_are_few(attempt: u32, jitter in -1.0..2.0_f64) {
             let pause = pause(attempt, jitter);
             prop_assert!(pause >= FIRST / 2 && pause <= LONGEST);
-            if attempt >= MAX_ATTEMPTS - 1 && attempt < u32::MAX {
+            if attempt >= MAX_ATTEMPTS - 1 {
                 prop_assert_eq!(decide(attempt, Failure::Connection, jitter), Decision::GiveUp);
             }
         }

@@ -262,13 +262,29 @@ fn slow(what: &str, limit: Duration) -> UpstreamError {
 /// reqwest's own error names the URL with its query.
 fn broken(what: &str, error: reqwest::Error) -> UpstreamError {
     let error = error.without_url();
-    let mut reason = error.to_string();
+    let (mut reason, mut untrusted) = (error.to_string(), false);
     let mut source = std::error::Error::source(&error);
     while let Some(cause) = source {
         reason = format!("{reason}: {cause}");
+        untrusted |= is_untrusted(cause);
         source = cause.source();
     }
-    UpstreamError::Unreachable { what: what.to_owned(), reason }
+    let what = what.to_owned();
+    if untrusted {
+        UpstreamError::Untrusted { what, reason }
+    } else {
+        UpstreamError::Unreachable { what, reason }
+    }
+}
+
+/// Whether one side did not like the other's certificate, which it will not like a second later either. Errors of TLS come
+/// wrapped in those of I/O, more than once.
+fn is_untrusted(mut cause: &(dyn std::error::Error + 'static)) -> bool {
+    while let Some(inner) = cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
+        cause = inner;
+    }
+    let tls = cause.downcast_ref::<rustls::Error>();
+    matches!(tls, Some(rustls::Error::InvalidCertificate(_) | rustls::Error::AlertReceived(_)))
 }
 
 /// A registry says why it refuses in some hundred bytes; a page of HTML has more, and is cut.

@@ -3,6 +3,7 @@
 //! A blob of one part is a single PUT, a longer one goes in PATCHes; either way the registry proves the digest in the end. After a
 //! break the session says how far it came (distribution-spec, "Pushing blobs").
 
+mod attempts;
 mod body;
 mod session;
 
@@ -18,7 +19,7 @@ pub use session::Session;
 
 use crate::error::UpstreamError;
 use crate::registry::Registry;
-use crate::retry::{self, Decision, Failure};
+use attempts::Attempts;
 use body::Reader;
 use session::Place;
 
@@ -95,66 +96,35 @@ impl Upload<'_> {
                 None => return Ok(Uploaded::Mounted),
             },
         };
-        let (mut failures, mut breaks) = (0, 0);
+        let mut attempts = Attempts::from(place.offset);
         loop {
             self.watch.session(&place.session);
             self.watch.at(place.offset);
-            let before = place.offset;
             match self.step(&mut place).await {
                 Ok(true) => return Ok(Uploaded::Sent),
-                Ok(false) => failures = if place.offset > before { 0 } else { failures + 1 },
+                Ok(false) => {}
                 Err(error) => {
-                    breaks += 1;
-                    let wait = self.worth_another(&error, failures, breaks).ok_or(error)?;
-                    failures += 1;
+                    let Some(wait) = attempts.after(&error, rand::random()) else { return Err(error) };
+                    tracing::debug!(digest = %self.digest, %error, ?wait, "an upload is taken up again");
                     tokio::time::sleep(wait).await;
-                    match self.recover(place.session).await? {
+                    let session = (!attempts.leaves_session()).then_some(place.session);
+                    match self.recover(session).await? {
                         Some(found) => place = found,
                         None => return Ok(Uploaded::Sent),
                     }
-                    if place.offset > before {
-                        failures = 0;
-                    }
                 }
             }
-            if failures >= retry::MAX_ATTEMPTS {
-                return Err(UpstreamError::malformed(
-                    &self.what(),
-                    "the registry takes no more of it, and says no reason",
-                ));
-            }
+            attempts.reached(place.offset);
         }
     }
 
-    /// How long to wait before another attempt, if one may help.
-    fn worth_another(
-        &self,
-        error: &UpstreamError,
-        failures: u32,
-        breaks: u32,
-    ) -> Option<std::time::Duration> {
-        let failure = match error {
-            UpstreamError::Busy { status, retry_after, .. } => Failure::Status(*status, *retry_after),
-            // A token may run out in the middle; 416 is a session that is elsewhere than was thought.
-            UpstreamError::Unreachable { .. } | UpstreamError::Denied { .. } => Failure::Connection,
-            UpstreamError::Refused { status, .. } if status.as_u16() == 416 => Failure::Connection,
-            // A session that ran out.
-            UpstreamError::NotFound { .. } => Failure::Connection,
-            _ => return None,
+    /// Where the upload stands after a break, in that session or a new one; `None` where the registry has the blob by now.
+    async fn recover(&mut self, session: Option<Session>) -> Result<Option<Place>, UpstreamError> {
+        let found = match session {
+            Some(session) => self.registry.session_status(self.repository, session).await?,
+            None => None,
         };
-        let decision = retry::decide(failures, failure, rand::random());
-        match decision {
-            Decision::After(wait) if breaks < MAX_BREAKS => {
-                tracing::debug!(digest = %self.digest, %error, ?wait, "an upload is taken up again");
-                Some(wait)
-            }
-            _ => None,
-        }
-    }
-
-    /// Where the upload stands after a break; `None` where the registry has the blob by now.
-    async fn recover(&mut self, session: Session) -> Result<Option<Place>, UpstreamError> {
-        match self.registry.session_status(self.repository, session).await? {
+        match found {
             Some(place) if place.offset <= self.length => return Ok(Some(place)),
             Some(_) => {
                 return Err(UpstreamError::malformed(
@@ -185,8 +155,13 @@ impl Upload<'_> {
         let call = self.registry.patch_part(repository, place, part)?;
         let extent = (place.offset, part);
         let response = self.reader.send(self.registry, call, extent, self.watch, &[202, 201, 204]).await?;
-        place.advance(self.registry, &response, part)?;
-        Ok(false)
+        match place.advance(self.registry, &response, part)? {
+            0 => Err(UpstreamError::malformed(
+                &self.what(),
+                "the registry took a part, and says that it has none of it",
+            )),
+            _ => Ok(false),
+        }
     }
 
     fn what(&self) -> String {
@@ -197,5 +172,3 @@ impl Upload<'_> {
 /// What one request carries. Registries that keep a part only when all of it came lose that much at a break; more requests
 /// would cost a round trip each.
 const PART: u64 = 32 << 20;
-/// A registry that breaks off again and again after a few bytes ends there, at the latest.
-const MAX_BREAKS: u32 = 100;

@@ -157,6 +157,28 @@ async fn a_blob_that_breaks_off_is_taken_up_where_it_was() {
 }
 
 #[tokio::test]
+async fn a_part_of_a_blob_is_that_part_whether_the_server_knows_ranges_or_not() {
+    let content = b"0123456789";
+    for knows in [true, false] {
+        let server = Server::start(move |seen, _| match seen.headers["range"].as_str() {
+            "bytes=2-5" if knows => {
+                let headers = [(header::CONTENT_RANGE, "bytes 2-5/10")];
+                (StatusCode::PARTIAL_CONTENT, headers, &content[2..6]).into_response()
+            }
+            _ => content.as_slice().into_response(),
+        })
+        .await;
+        let registry = server.registry(Credentials::Anonymous);
+        let mut part = registry.blob(&repository(), &Digest::sha256(content), Some(10)).part(2..6);
+        let mut bytes = Vec::new();
+        while let Some(chunk) = part.next().await.unwrap() {
+            bytes.extend_from_slice(&chunk);
+        }
+        assert_eq!(bytes, b"2345", "{knows}");
+    }
+}
+
+#[tokio::test]
 async fn a_server_without_ranges_sends_all_again_and_none_of_it_twice() {
     let content = vec![7; 300_000];
     let served = content.clone();

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde::Deserialize;
 use shoal_core::Digest;
-use shoal_upstream::Manifest;
+use shoal_upstream::{Descriptor, Manifest};
 use tar::{Builder, EntryType, Header};
 
 use super::{INDEX, MARKER};
@@ -34,6 +34,17 @@ pub(super) fn oci(index: Vec<u8>, blobs: &[Digest]) -> Vec<Content> {
     head.into_iter().chain(blobs.iter().map(|digest| Content::Blob(blob_name(digest), *digest))).collect()
 }
 
+/// Configuration and layers of what docker can load.
+pub(super) fn image(root: &Manifest) -> Result<(&Descriptor, &[Descriptor]), ImageError> {
+    match root.blobs() {
+        [config, layers @ ..] if !root.media_type().is_index() => Ok((config, layers)),
+        _ => Err(ImageError::Asked(
+            "a docker archive holds images of one platform: choose one with --platform, such as --platform linux/amd64"
+                .into(),
+        )),
+    }
+}
+
 /// The entries of a docker archive (docker image-spec 1.2, "Combined Image JSON + Filesystem Changeset Format"). Layers stay as
 /// they are: `docker load` unpacks what is compressed.
 pub(super) async fn docker(
@@ -41,11 +52,7 @@ pub(super) async fn docker(
     root: &Manifest,
     name: Option<&str>,
 ) -> Result<Vec<Content>, ImageError> {
-    let [config, layers @ ..] = root.blobs() else {
-        return Err(ImageError::Asked(
-            "a docker archive holds images of one platform: choose one with --platform, such as --platform linux/amd64".into(),
-        ));
-    };
+    let (config, layers) = image(root)?;
     let path = folder.join(blob_name(&config.digest));
     let bytes = tokio::fs::read(&path).await.map_err(ImageError::file(&path, "cannot be read"))?;
     let read: Option<Config> = serde_json::from_slice(&bytes).ok();

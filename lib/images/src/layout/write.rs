@@ -3,17 +3,17 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use futures_util::StreamExt;
 use shoal_core::{Digest, Digester};
-use shoal_upstream::{Descriptor, Manifest, MediaType};
+use shoal_upstream::{Descriptor, MAX_MANIFEST_BYTES, Manifest};
 use tokio::fs;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, BufWriter};
 
 use super::pack::{self, Pack};
-use super::{INDEX, MARKER, REF_NAME};
+use super::{INDEX, MARKER, index};
 use crate::copy::Progress;
 use crate::error::ImageError;
 use crate::files::{blob_name, blocking};
@@ -29,7 +29,14 @@ pub struct LayoutSink {
     /// What is made of the layout at the end, in place of it.
     pack: Option<(PathBuf, Pack)>,
     /// What belongs to this image: a layout may have more.
-    taken: Mutex<BTreeSet<Digest>>,
+    taken: Mutex<Taken>,
+}
+
+#[derive(Debug, Default)]
+struct Taken {
+    digests: BTreeSet<Digest>,
+    /// What refers to the image: the index lists it, for nothing else would lead there.
+    referrers: Vec<Descriptor>,
 }
 
 impl LayoutSink {
@@ -62,8 +69,16 @@ impl LayoutSink {
         Ok(Self { pack: Some((file.to_owned(), pack)), ..sink })
     }
 
-    fn take(&self, digest: Digest) {
-        self.taken.lock().unwrap_or_else(PoisonError::into_inner).insert(digest);
+    fn taken(&self) -> MutexGuard<'_, Taken> {
+        // Every change is whole in itself, so a panic elsewhere leaves nothing half done.
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What the index lists of this copy.
+    fn entries(&self, root: &Manifest) -> Vec<Descriptor> {
+        let referrers = self.taken().referrers.clone().into_iter();
+        let referrers = referrers.filter(|referrer| referrer.digest != root.digest());
+        std::iter::once(index::entry(root, self.name.as_deref())).chain(referrers).collect()
     }
 
     /// Writes what is missing of a blob, proves it, and gives it its name.
@@ -102,48 +117,42 @@ impl LayoutSink {
         fs::rename(&partial, &path).await
     }
 
-    /// The layout's index with the image in it, instead of another of that name.
+    /// Lists the image, and makes it last.
     async fn list(&self, root: &Manifest) -> Result<(), ImageError> {
         let path = self.directory.join(INDEX);
-        let failed = |source| ImageError::File { path: path.clone(), doing: "cannot be replaced", source };
-        let mut entries = match fs::read(&path).await {
-            Ok(bytes) => {
-                let index = Manifest::parse_new(
-                    bytes.into(),
-                    shoal_core::Algorithm::Sha256,
-                    Some(MediaType::OciIndex.as_str()),
-                );
-                index
-                    .map_err(|error| ImageError::invalid(path.display(), error.to_string()))?
-                    .manifests()
-                    .to_vec()
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
-            Err(error) => return Err(failed(error)),
+        let failed = || ImageError::file(&path, "cannot be replaced");
+        let entries = self.entries(root);
+        let index = match read_index(&path).await.map_err(failed())? {
+            None => index::only(&entries),
+            Some(old) => index::with(&old, &entries).ok_or_else(|| {
+                ImageError::invalid(path.display(), "it is no index of a layout: move it away")
+            })?,
         };
-        let name = self.name.as_ref();
-        entries.retain(|entry| match super::ref_name(entry) {
-            Some(other) => Some(other) != name,
-            None => name.is_some() || entry.digest != root.digest(),
-        });
-        let mut entry = root.descriptor();
-        entry.annotations =
-            name.map(|name| serde_json::Map::from_iter([(REF_NAME.to_owned(), name.clone().into())]));
-        entries.push(entry);
-        let index = index_of(&entries);
-        write_new(&path, &index).await.map_err(failed)
+        // Names of blobs before the index that lists them.
+        for folder in ["blobs/sha256", "blobs/sha512", "blobs"] {
+            sync_folder(self.directory.join(folder)).await.map_err(failed())?;
+        }
+        write_new(&path, &index).await.map_err(failed())?;
+        sync_folder(self.directory.clone()).await.map_err(failed())
     }
 }
 
 #[async_trait]
 impl Sink for LayoutSink {
+    fn accept(&self, root: &Manifest) -> Result<(), ImageError> {
+        match self.pack {
+            Some((_, Pack::Docker)) => pack::image(root).map(drop),
+            _ => Ok(()),
+        }
+    }
+
     async fn put_blob(
         &self,
         blob: &Descriptor,
         source: &dyn Source,
         progress: &dyn Progress,
     ) -> Result<Put, ImageError> {
-        self.take(blob.digest);
+        self.taken().digests.insert(blob.digest);
         let path = self.directory.join(blob_name(&blob.digest));
         match fs::metadata(&path).await {
             Ok(found) if found.is_file() && found.len() == blob.size => return Ok(Put::Present),
@@ -155,7 +164,10 @@ impl Sink for LayoutSink {
     }
 
     async fn put_manifest(&self, manifest: &Manifest) -> Result<(), ImageError> {
-        self.take(manifest.digest());
+        self.taken().digests.insert(manifest.digest());
+        if manifest.subject().is_some() {
+            self.taken().referrers.push(manifest.referrer_descriptor());
+        }
         let path = self.directory.join(blob_name(&manifest.digest()));
         write_new(&path, manifest.bytes()).await.map_err(ImageError::file(&path, "cannot be written"))
     }
@@ -171,16 +183,9 @@ impl Sink for LayoutSink {
 impl LayoutSink {
     async fn pack(&self, root: &Manifest) -> Result<(), ImageError> {
         let Some((file, pack)) = &self.pack else { return Ok(()) };
-        let taken: Vec<Digest> =
-            self.taken.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect();
+        let taken: Vec<Digest> = self.taken().digests.iter().copied().collect();
         let contents = match pack {
-            Pack::Oci => {
-                let mut entry = root.descriptor();
-                let name = self.name.as_ref();
-                entry.annotations =
-                    name.map(|name| serde_json::Map::from_iter([(REF_NAME.to_owned(), name.clone().into())]));
-                pack::oci(index_of(&[entry]), &taken)
-            }
+            Pack::Oci => pack::oci(index::only(&self.entries(root)), &taken),
             Pack::Docker => pack::docker(&self.directory, root, self.name.as_deref()).await?,
         };
         let (folder, target) = (self.directory.clone(), file.clone());
@@ -235,11 +240,18 @@ async fn take_up(partial: &Path, blob: &Descriptor) -> io::Result<(fs::File, Dig
     }
 }
 
-fn index_of(entries: &[Descriptor]) -> Vec<u8> {
-    let kind = MediaType::OciIndex.as_str();
-    serde_json::json!({ "schemaVersion": 2, "mediaType": kind, "manifests": entries })
-        .to_string()
-        .into_bytes()
+async fn read_index(path: &Path) -> io::Result<Option<Vec<u8>>> {
+    let file = match fs::File::open(path).await {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        file => file?,
+    };
+    let mut bytes = Vec::new();
+    file.take(MAX_MANIFEST_BYTES as u64).read_to_end(&mut bytes).await?;
+    Ok(Some(bytes))
+}
+
+async fn sync_folder(path: PathBuf) -> io::Result<()> {
+    blocking(move || std::fs::File::open(path)?.sync_all()).await
 }
 
 /// Old or new, never half.

@@ -90,7 +90,8 @@ impl DockerConfig {
     ) -> Result<Option<Credentials>, CredentialsError> {
         let server = if host.is_docker_hub() { DOCKER_HUB_KEY } else { host.as_str() };
         let named = self.file.cred_helpers.get(host.as_str()).or_else(|| self.file.cred_helpers.get(server));
-        if let Some(helper) = named.or(self.file.creds_store.as_ref()) {
+        // Some write an empty name for none.
+        if let Some(helper) = named.or(self.file.creds_store.as_ref()).filter(|helper| !helper.is_empty()) {
             let found = helper::ask(helper, server).await?;
             if found.is_some() || named.is_some() {
                 return Ok(found);

@@ -140,3 +140,29 @@ const KEEPALIVE: Duration = Duration::from_secs(15);
 const MAX_IDLE: usize = 16;
 /// Before servers and firewalls let go of them, mostly.
 const IDLE: Duration = Duration::from_secs(30);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn no_name_leads_nearer_than_the_registry_is() {
+        let resolve = |nearest: Reach| {
+            let screen = Screen(Arc::new(AtomicU8::new(nearest as u8)));
+            screen.resolve("localhost".parse().unwrap())
+        };
+        let Err(error) = resolve(Reach::Public).await else { panic!("a name of this host was resolved") };
+        assert!(error.to_string().contains("no address that is as far"), "{error}");
+        assert!(resolve(Reach::Loopback).await.is_ok_and(|mut found| found.next().is_some()));
+    }
+
+    #[test]
+    fn files_that_are_none_are_named() {
+        let config = EndpointConfig { ca: Some("/nonexistent/ca.pem".into()), ..EndpointConfig::default() };
+        let Err(error) = Clients::new(&config) else { panic!("there is no such file") };
+        assert!(error.to_string().contains("/nonexistent/ca.pem"), "{error}");
+        let config = EndpointConfig { certificate: Some("cert.pem".into()), ..EndpointConfig::default() };
+        let Err(error) = Clients::new(&config) else { panic!("the key is missing") };
+        assert!(error.to_string().contains("go together"), "{error}");
+    }
+}

@@ -104,7 +104,7 @@ impl Transport {
             self.authorizer.trusts(&self.base, realm).map_err(|UntrustedRealm(host)| UpstreamError::Unsafe {
                 what: what.to_owned(),
                 reason: format!(
-                    "for it would be shown the password: if {host} does give this registry's tokens, name it as one of its token hosts"
+                    "for it would be shown the password: if {host} does give this registry's tokens, name it as one of its token hosts (--token-host)"
                 ),
             })?;
         }

@@ -157,18 +157,18 @@ impl Registry {
 }
 
 impl Place {
-    /// A part went: what the registry says of it counts.
+    /// A part went: what the registry says of it counts. How far that brought it.
     pub(super) fn advance(
         &mut self,
         registry: &Registry,
         response: &Response,
         sent: u64,
-    ) -> Result<(), UpstreamError> {
+    ) -> Result<u64, UpstreamError> {
         let asked = registry.session_url(&self.session)?;
         self.session = registry.session_of(&asked, response)?;
-        let most = self.offset + sent;
-        self.offset = held(response).map_or(most, |held| held.clamp(self.offset, most));
-        Ok(())
+        let (before, most) = (self.offset, self.offset + sent);
+        self.offset = held(response).map_or(most, |held| held.clamp(before, most));
+        Ok(self.offset - before)
     }
 }
 
