@@ -94,7 +94,8 @@ impl Cli {
     pub(crate) fn run(self) -> anyhow::Result<()> {
         let quiet = !matches!(self.command, Command::Agent(_) | Command::Origin(_) | Command::Tracker(_));
         // `s3s` takes each 404 and 403 for an error of the server; those that are one come by `shoal_s3`.
-        let default = if quiet { "warn,s3s=off" } else { "info,s3s=off" };
+        // The verifier's own line says what the command's error says.
+        let default = if quiet { "warn,s3s=off,rustls_platform_verifier=off" } else { "info,s3s=off" };
         telemetry::init(self.log.as_deref().unwrap_or(default), self.log_format)?;
         match self.command {
             Command::Demo(options) => block_on(demo::run(options)),

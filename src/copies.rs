@@ -19,11 +19,17 @@ use shoal_upstream::{ImageReference, UpstreamError};
 use options::{AccessOptions, MoveOptions};
 use progress::Bars;
 
+macro_rules! exit_statuses {
+    () => {
+        "Exit status: 3 for what is not there, 4 for access that was denied, 5 for what may do another time, 1 for all else."
+    };
+}
+
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  \
+#[command(after_help = concat!("Examples:\n  \
     shoal push oci:build/image registry.example.com/team/app:1.2\n  \
     shoal push docker-archive:saved.tar:app:1.2 localhost:15000/team/app:1.2\n\n\
-    What the registry has is not sent again. After an interruption the same command goes on where it was.")]
+    What the registry has is not sent again. After an interruption the same command goes on where it was.\n\n", exit_statuses!()))]
 pub(crate) struct PushOptions {
     /// The image: oci:FOLDER[:NAME], oci-archive:FILE[:NAME] or docker-archive:FILE[:NAME:TAG].
     #[arg(value_name = "SOURCE", value_parser = Location::parse)]
@@ -38,11 +44,11 @@ pub(crate) struct PushOptions {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  \
+#[command(after_help = concat!("Examples:\n  \
     shoal pull alpine:3 oci:images:alpine-3\n  \
     shoal pull --platform linux/arm64 ghcr.io/team/app:1 docker-archive:app.tar:app:1\n\n\
     After an interruption the same command goes on where it was. An archive that is not whole is a folder beside it, \
-    FILE.partial.")]
+    FILE.partial.\n\n", exit_statuses!()))]
 pub(crate) struct PullOptions {
     /// The image: host[:port]/repository[:tag] or host[:port]/repository@digest.
     #[arg(value_name = "REFERENCE", value_parser = ImageReference::parse)]
@@ -57,10 +63,10 @@ pub(crate) struct PullOptions {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  \
+#[command(after_help = concat!("Examples:\n  \
     shoal copy docker.io/library/alpine:3 localhost:15000/mirror/alpine:3\n  \
     shoal copy --referrers a.example.com/app@sha256:2c26… b.example.com/app:1\n\n\
-    Nothing touches the disk. Within one registry blobs are mounted, not moved.")]
+    Nothing touches the disk. Within one registry blobs are mounted, not moved.\n\n", exit_statuses!()))]
 pub(crate) struct CopyOptions {
     /// The image: a reference, or any of the forms of push and pull.
     #[arg(value_name = "FROM", value_parser = Location::parse)]
@@ -75,7 +81,7 @@ pub(crate) struct CopyOptions {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  shoal tag registry.example.com/team/app:1.2 stable")]
+#[command(after_help = concat!("Example:\n  shoal tag registry.example.com/team/app:1.2 stable\n\n", exit_statuses!()))]
 pub(crate) struct TagOptions {
     /// The image that gets another tag: host[:port]/repository[:tag] or host[:port]/repository@digest.
     #[arg(value_name = "REFERENCE", value_parser = ImageReference::parse)]
@@ -91,10 +97,10 @@ pub(crate) struct TagOptions {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  \
+#[command(after_help = concat!("Examples:\n  \
     shoal delete localhost:15000/team/app:old\n  \
     shoal delete localhost:15000/team/app@sha256:2c26…\n\n\
-    A digest takes all tags of the manifest with it. Blobs stay until the registry collects garbage.")]
+    A digest takes all tags of the manifest with it. Blobs stay until the registry collects garbage.\n\n", exit_statuses!()))]
 pub(crate) struct DeleteOptions {
     /// What is deleted: host[:port]/repository:tag or host[:port]/repository@digest.
     #[arg(value_name = "REFERENCE", value_parser = ImageReference::parse)]

@@ -10,9 +10,10 @@ use shoal_upstream::{Credentials, DockerConfig, EndpointConfig, Platform, Regist
 /// How registries are reached, and who asks.
 #[derive(Debug, Args)]
 pub(super) struct AccessOptions {
-    /// Speak plain HTTP: whoever is on the way reads and changes what is sent. Not needed for loopback addresses.
-    #[arg(long, conflicts_with_all = ["ca", "cert"])]
-    insecure_http: bool,
+    /// Speak plain HTTP, with that host only if one is named: whoever is on the way reads and changes what is sent. May be
+    /// repeated. Not needed for loopback addresses, unless --ca or --cert are there.
+    #[arg(long, value_name = "HOST", num_args = 0..=1, require_equals = true, default_missing_value = "*")]
+    insecure_http: Vec<String>,
     /// PEM file with authorities to trust beside the system's.
     #[arg(long, value_name = "FILE")]
     ca: Option<PathBuf>,
@@ -64,8 +65,9 @@ impl AccessOptions {
         host: &RegistryHost,
         repository: &RepositoryName,
     ) -> anyhow::Result<Registry> {
+        let plain = self.insecure_http.iter().any(|named| named == "*" || named == host.as_str());
         let config = EndpointConfig {
-            scheme: if self.insecure_http { Scheme::Http } else { Scheme::Automatic },
+            scheme: if plain { Scheme::Http } else { Scheme::Automatic },
             ca: self.ca.clone(),
             certificate: self.cert.clone(),
             key: self.key.clone(),

@@ -4,3 +4,5 @@ mod files;
 mod registries;
 mod resume;
 mod rig;
+mod tls;
+mod tokens;

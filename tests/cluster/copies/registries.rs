@@ -112,4 +112,8 @@ async fn referrers_go_along_to_registries_with_and_without_the_api() {
         user.does(&["copy", "--referrers", &format!("{theirs}/copy/app:1"), &format!("{ours}/back/app:1")]);
     assert_eq!(back["manifests"], 4);
     assert!(client.pull_manifest("back/app", &digest).await.is_ok());
+    user.does(&["pull", "--referrers", &format!("{ours}/back/app:1"), "oci:folder"]);
+    let filed = user.does(&["push", "--referrers", "oci:folder", &format!("{ours}/filed/app:1")]);
+    assert_eq!((&filed["manifests"], &filed["digest"]), (&4.into(), &index.digest().into()));
+    assert!(client.pull_manifest("filed/app", &digest).await.is_ok());
 }

@@ -33,6 +33,11 @@ pub(super) struct User {
 impl Stock {
     /// `None` where it is not installed; in CI it has to be.
     pub(super) async fn start() -> Option<Self> {
+        Self::start_with("").await
+    }
+
+    /// The same, with more keys of its `http`.
+    pub(super) async fn start_with(keys: &str) -> Option<Self> {
         if Command::new("docker-registry").arg("--version").output().is_err() {
             assert!(
                 std::env::var_os("CI").is_none(),
@@ -47,12 +52,17 @@ impl Stock {
         std::fs::write(folder.path().join("htpasswd"), format!("me:{hash}\n")).unwrap();
         let (store, users) = (folder.path().join("store"), folder.path().join("htpasswd"));
         let config = format!(
-            "version: 0.1\nlog: {{level: warn}}\nstorage:\n  filesystem: {{rootdirectory: {store:?}}}\n  delete: {{enabled: true}}\nhttp: {{addr: \"{address}\"}}\nauth:\n  htpasswd: {{realm: stock, path: {users:?}}}\n"
+            "version: 0.1\nlog: {{level: error}}\nstorage:\n  filesystem: {{rootdirectory: {store:?}}}\n  delete: {{enabled: true}}\nhttp: {{addr: \"{address}\"{keys}}}\nauth:\n  htpasswd: {{realm: stock, path: {users:?}}}\n"
         );
         let file = folder.path().join("config.yml");
         std::fs::write(&file, config).unwrap();
-        let child =
-            Command::new("docker-registry").arg("serve").arg(&file).stdout(Stdio::null()).spawn().unwrap();
+        let child = Command::new("docker-registry")
+            .arg("serve")
+            .arg(&file)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
         let stock = Self { child, address, _folder: folder };
         eventually("the stock registry", async || TcpStream::connect(address).await.ok()).await;
         Some(stock)
@@ -149,9 +159,11 @@ impl Index {
 pub(super) struct Pipe {
     pub(super) address: SocketAddr,
     /// How many bytes went, either way.
-    pub(super) passed: Arc<AtomicU64>,
+    passed: Arc<AtomicU64>,
     /// How many may go before nothing does.
     gate: Arc<AtomicU64>,
+    /// How many connections are still to be cut.
+    cuts: Arc<AtomicU64>,
 }
 
 impl Pipe {
@@ -160,13 +172,27 @@ impl Pipe {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (passed, gate) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(gate)));
-        let (counted, gated) = (Arc::clone(&passed), Arc::clone(&gate));
+        let pipe = Self { address, passed, gate, cuts: Arc::new(AtomicU64::new(u64::MAX)) };
+        let (passed, gate, cuts) = (Arc::clone(&pipe.passed), Arc::clone(&pipe.gate), Arc::clone(&pipe.cuts));
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                tokio::spawn(connect(client, target, cut, Arc::clone(&counted), Arc::clone(&gated)));
+                tokio::spawn(connect(
+                    client,
+                    target,
+                    cut,
+                    Arc::clone(&passed),
+                    Arc::clone(&gate),
+                    Arc::clone(&cuts),
+                ));
             }
         });
-        Self { address, passed, gate }
+        pipe
+    }
+
+    /// The same, but only so many connections are cut.
+    pub(super) fn cutting(self, connections: u64) -> Self {
+        self.cuts.store(connections, Ordering::SeqCst);
+        self
     }
 
     pub(super) fn passed(&self) -> u64 {
@@ -185,13 +211,18 @@ async fn connect(
     cut: u64,
     passed: Arc<AtomicU64>,
     gate: Arc<AtomicU64>,
+    cuts: Arc<AtomicU64>,
 ) {
     let Ok(server) = TcpStream::connect(target).await else { return };
     let (mut from_client, mut to_client) = client.into_split();
     let (mut from_server, mut to_server) = server.into_split();
     let own = AtomicU64::new(0);
-    let up = pass(&mut from_client, &mut to_server, cut, &own, &passed, &gate);
-    let down = pass(&mut from_server, &mut to_client, cut, &own, &passed, &gate);
+    let may_go = || {
+        let left = own.load(Ordering::SeqCst) <= cut;
+        left || cuts.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |cuts| cuts.checked_sub(1)).is_err()
+    };
+    let up = pass(&mut from_client, &mut to_server, &may_go, &own, &passed, &gate);
+    let down = pass(&mut from_server, &mut to_client, &may_go, &own, &passed, &gate);
     // Whichever ends, the connection does.
     tokio::select! { () = up => (), () = down => () }
 }
@@ -199,7 +230,7 @@ async fn connect(
 async fn pass(
     from: &mut tokio::net::tcp::OwnedReadHalf,
     to: &mut tokio::net::tcp::OwnedWriteHalf,
-    cut: u64,
+    may_go: &impl Fn() -> bool,
     own: &AtomicU64,
     passed: &AtomicU64,
     gate: &AtomicU64,
@@ -210,9 +241,8 @@ async fn pass(
             tokio::time::sleep(std::time::Duration::from_millis(5)).await;
         }
         passed.fetch_add(count as u64, Ordering::SeqCst);
-        if own.fetch_add(count as u64, Ordering::SeqCst) > cut
-            || to.write_all(&buffer[..count]).await.is_err()
-        {
+        own.fetch_add(count as u64, Ordering::SeqCst);
+        if !may_go() || to.write_all(&buffer[..count]).await.is_err() {
             return;
         }
     }
