@@ -88,6 +88,10 @@ impl Transport {
                     Failure::Status(response.status(), asked_to_wait(response))
                 }
                 Err(UpstreamError::Unreachable { .. }) => Failure::Connection,
+                // A token server was.
+                Err(UpstreamError::Busy { status, retry_after, .. }) => {
+                    Failure::Status(*status, *retry_after)
+                }
                 _ => return outcome,
             };
             match retry::decide(attempt, failure, rand::random()) {

@@ -279,6 +279,26 @@ async fn a_busy_registry_is_asked_again_when_it_says() {
 }
 
 #[tokio::test]
+async fn a_busy_token_server_is_asked_again_too() {
+    let server = Server::start(|seen, count| match (seen.line.as_str(), seen.headers.get("authorization")) {
+        ("GET /v2/", Some(token)) if token == "Bearer T" => "{}".into_response(),
+        ("GET /v2/", _) => {
+            let realm = format!("Bearer realm=\"http://{}/token\"", seen.headers["host"]);
+            (StatusCode::UNAUTHORIZED, [(header::WWW_AUTHENTICATE, realm)]).into_response()
+        }
+        _ if count < 3 => StatusCode::SERVICE_UNAVAILABLE.into_response(),
+        _ => r#"{"token":"T"}"#.into_response(),
+    })
+    .await;
+    server.registry(me()).ping().await.unwrap();
+    assert!(
+        server.seen().iter().filter(|seen| seen.line.contains("/token")).count() >= 2,
+        "{:?}",
+        server.seen()
+    );
+}
+
+#[tokio::test]
 async fn a_list_of_tags_stays_at_its_host_and_ends() {
     let server = Server::start(|seen, _| {
         let page = seen.line.contains("last=b");
