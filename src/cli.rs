@@ -8,7 +8,7 @@ use clap::{Args, Parser, Subcommand};
 use shoal_core::Role;
 
 use crate::telemetry::{self, LogFormat};
-use crate::{bench, ca, demo, dev, replay, roles, simulate, status};
+use crate::{bench, ca, copies, demo, dev, replay, roles, simulate, status};
 
 /// Peer-to-peer storage driver and registry for container images.
 #[derive(Debug, Parser)]
@@ -50,6 +50,16 @@ enum Command {
     Swarm(status::SwarmOptions),
     /// Have an origin try again what it gave up (see its queues in `shoal status`).
     Retry(status::Options),
+    /// Push an image from files to a registry.
+    Push(copies::PushOptions),
+    /// Pull an image from a registry into files.
+    Pull(copies::PullOptions),
+    /// Copy an image from one registry to another, with all its platforms.
+    Copy(copies::CopyOptions),
+    /// Give an image of a registry another tag.
+    Tag(copies::TagOptions),
+    /// Delete a tag or a manifest at a registry.
+    Delete(copies::DeleteOptions),
     /// Rehearse a roll-out to thousands of hosts in virtual time, with the engine and the tracker's policy that run in
     /// production, and say how long each host takes.
     Simulate(simulate::Options),
@@ -86,7 +96,8 @@ impl Cli {
     pub(crate) fn run(self) -> anyhow::Result<()> {
         let quiet = !matches!(self.command, Command::Agent(_) | Command::Origin(_) | Command::Tracker(_));
         // `s3s` takes each 404 and 403 for an error of the server; those that are one come by `shoal_s3`.
-        let default = if quiet { "warn,s3s=off" } else { "info,s3s=off" };
+        // The verifier's own line says what the command's error says.
+        let default = if quiet { "warn,s3s=off,rustls_platform_verifier=off" } else { "info,s3s=off" };
         telemetry::init(self.log.as_deref().unwrap_or(default), self.log_format)?;
         match self.command {
             Command::Demo(options) => block_on(demo::run(options)),
@@ -98,6 +109,11 @@ impl Cli {
             Command::Peers(options) => block_on(status::peers(options)),
             Command::Swarm(options) => block_on(status::swarm(options)),
             Command::Retry(options) => block_on(status::retry(options)),
+            Command::Push(options) => block_on(copies::push(options)),
+            Command::Pull(options) => block_on(copies::pull(options)),
+            Command::Copy(options) => block_on(copies::copy(options)),
+            Command::Tag(options) => block_on(copies::tag(options)),
+            Command::Delete(options) => block_on(copies::delete(options)),
             Command::Simulate(options) => simulate::run(&options),
             Command::Ca(command) => ca::run(command),
             Command::Replay(options) => replay::run(&options),

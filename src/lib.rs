@@ -9,6 +9,7 @@ mod cli;
 pub mod client;
 pub mod cluster;
 pub mod config;
+mod copies;
 mod demo;
 mod dev;
 pub mod image;
@@ -32,7 +33,7 @@ pub fn run() -> ExitCode {
         Err(error) => {
             // The whole chain on one line: what happened, to what, and why.
             eprintln!("shoal: {error:#}");
-            ExitCode::FAILURE
+            ExitCode::from(copies::exit_code(&error))
         }
     }
 }

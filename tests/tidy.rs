@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// Who may name whom (ARCHITECTURE.md, "The map"). A new edge is a decision: it is argued there, then added here.
-const ALLOWED: [(&str, &[&str]); 15] = [
+const ALLOWED: [(&str, &[&str]); 17] = [
     (
         "shoal",
         &[
@@ -20,6 +20,8 @@ const ALLOWED: [(&str, &[&str]); 15] = [
             "store",
             "http",
             "identity",
+            "images",
+            "upstream",
             "core",
         ],
     ),
@@ -33,6 +35,8 @@ const ALLOWED: [(&str, &[&str]); 15] = [
     ("transfer", &["swarm", "store", "identity", "core"]),
     ("control", &["identity", "core"]),
     ("identity", &["core"]),
+    ("images", &["upstream", "core"]),
+    ("upstream", &["core"]),
     ("swarm", &["core"]),
     ("store", &["core"]),
     ("http", &[]),

@@ -5,6 +5,7 @@
 
 mod addresses;
 mod conformance;
+mod copies;
 mod crash;
 mod dead_peers;
 mod eviction;

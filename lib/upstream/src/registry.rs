@@ -1,0 +1,66 @@
+//! A registry, as whoever asks it sees it. Cheap to clone; one for each registry is enough.
+
+use std::fmt;
+use std::sync::Arc;
+
+use http::{Method, StatusCode};
+use reqwest::Url;
+use shoal_core::RepositoryName;
+
+use crate::config::EndpointConfig;
+use crate::credentials::Credentials;
+use crate::error::UpstreamError;
+use crate::reference::RegistryHost;
+use crate::token::Scope;
+use crate::transport::{Call, Transport};
+
+/// A registry that can be asked.
+#[derive(Clone)]
+pub struct Registry {
+    host: RegistryHost,
+    pub(crate) transport: Arc<Transport>,
+}
+
+impl Registry {
+    /// A client of that registry. Reads the files that the configuration names; asks nobody yet.
+    pub fn new(
+        host: RegistryHost,
+        config: &EndpointConfig,
+        credentials: Credentials,
+    ) -> Result<Self, UpstreamError> {
+        let transport = Arc::new(Transport::new(&host, config, credentials)?);
+        Ok(Self { host, transport })
+    }
+
+    /// Which registry.
+    #[must_use]
+    pub fn host(&self) -> &RegistryHost {
+        &self.host
+    }
+
+    /// Whether a registry answers there, and lets us in (`GET /v2/`).
+    pub async fn ping(&self) -> Result<(), UpstreamError> {
+        let url = self.url("v2/")?;
+        self.transport.expect(&Call::new(Method::GET, url, Scope::none()), &[StatusCode::OK]).await.map(drop)
+    }
+
+    /// `path` is made of validated names.
+    pub(crate) fn url(&self, path: &str) -> Result<Url, UpstreamError> {
+        let base = self.transport.base();
+        base.join(path).map_err(|error| UpstreamError::malformed(path, error.to_string()))
+    }
+
+    pub(crate) fn path(
+        &self,
+        repository: &RepositoryName,
+        rest: impl fmt::Display,
+    ) -> Result<Url, UpstreamError> {
+        self.url(&format!("v2/{repository}/{rest}"))
+    }
+}
+
+impl fmt::Debug for Registry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Registry({})", self.host)
+    }
+}
