@@ -310,7 +310,7 @@ async fn look_up(
 ) -> Option<Holder> {
     let metainfo = match store.entry(digest)? {
         Entry::Whole(blob) => blob.signed(),
-        Entry::Partial(partial) if partial.bitfield().count() > 0 => partial.signed(),
+        Entry::Partial(partial) if partial.bitfield().count() > 0 => partial.signed()?,
         Entry::Partial(_) => return None,
     };
     let now = Instant::now();
