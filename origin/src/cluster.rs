@@ -5,6 +5,7 @@
 //! lacks asks the others. [`repair`] brings to each what it missed. What all of it promises stands in ARCHITECTURE.md.
 
 mod api;
+mod behind;
 mod config;
 mod copies;
 mod health;
@@ -38,6 +39,7 @@ use self::members::Members;
 use self::metrics::ClusterMetrics;
 pub(crate) use self::transferer::ClusterTransferer;
 use crate::records::Records;
+use crate::refill::Refill;
 
 /// Why an origin cannot be one of several.
 #[derive(Debug, thiserror::Error)]
@@ -96,6 +98,7 @@ pub(crate) struct Cluster {
     /// Where this origin's blobs can be fetched.
     source: watch::Receiver<PeerAddress>,
     records: Arc<Records>,
+    refill: Refill,
     copies: Copies,
     metrics: ClusterMetrics,
     stop: CancellationToken,
@@ -108,6 +111,7 @@ pub(crate) struct Parts {
     pub(crate) store: Store,
     pub(crate) transfer: Transfer,
     pub(crate) records: Arc<Records>,
+    pub(crate) refill: Refill,
     /// Where this origin's blobs can be fetched.
     pub(crate) source: watch::Receiver<PeerAddress>,
     /// Where its internal API is.
@@ -127,7 +131,7 @@ impl Cluster {
         parts: Parts,
         metrics: &prometheus::Registry,
     ) -> Result<Arc<Self>, ClusterError> {
-        let Parts { identity, store, transfer, records, source, url } = parts;
+        let Parts { identity, store, transfer, records, refill, source, url } = parts;
         let client = ClusterClient::new(&identity, config.origins.clone(), config.request_timeout)?;
         let urls = client.urls();
         let (own, replicas, min_replicas) = check(config, &urls, &url)?;
@@ -159,12 +163,14 @@ impl Cluster {
             store,
             source,
             records,
+            refill,
             copies,
             metrics,
             stop,
             tasks,
         });
         cluster.tasks.spawn(repair::run(cluster.clone(), config.clone()));
+        cluster.give_what_lands();
         Ok(cluster)
     }
 

@@ -1,18 +1,22 @@
 //! The origin: takes pushes, keeps every blob, cuts and signs its metainfo, and seeds it.
 //!
 //! Pushes come down through the registry and the read-write driver into the store; `api` tells trackers and agents
-//! what blobs and tags there are. An origin never fetches from agents.
+//! what blobs and tags there are. What no origin holds comes from the sources behind them. An origin never fetches from agents.
 
 mod api;
 mod cluster;
 mod config;
 mod records;
+mod refill;
 mod role;
+mod source;
 mod tags;
 mod tls;
 mod transferer;
 
 pub use cluster::{ClusterConfig, ClusterError};
 pub use config::Config;
+pub use refill::RefillConfig;
 pub use role::{BindError, Origin};
+pub use source::{DirectoryConfig, SourceConfig, SourceConfigError};
 pub use tls::{TlsConfig, TlsError};

@@ -22,6 +22,8 @@ use crate::api::{Api, library};
 use crate::cluster::{Cluster, ClusterError, ClusterTransferer, Parts};
 use crate::config::Config;
 use crate::records::Records;
+use crate::refill::Refill;
+use crate::source::{SourceConfig, SourceConfigError};
 use crate::tls::{ClientCertificates, TlsError};
 use crate::transferer::LocalTransferer;
 
@@ -41,6 +43,7 @@ pub struct Origin {
     _whereabouts: Whereabouts,
     overlay: Option<Overlay>,
     cluster: Option<Arc<Cluster>>,
+    refill: Refill,
     store: Store,
     id: PeerId,
     drain: Duration,
@@ -92,6 +95,9 @@ pub enum BindError {
     /// It cannot be one of several origins.
     #[error(transparent)]
     Cluster(#[from] ClusterError),
+    /// What stands behind it is not configured as it must be.
+    #[error(transparent)]
+    Source(#[from] SourceConfigError),
     /// The S3 face is not configured as it must be.
     #[error(transparent)]
     S3(#[from] shoal_s3::ConfigError),
@@ -130,6 +136,10 @@ impl Origin {
         let whereabouts = Whereabouts::start(who, config.advertise, transfer.local_address()).await;
         let address = whereabouts.watch();
 
+        let signer = identity.clone();
+        let sign: Signer = Arc::new(move |metainfo| signer.sign(metainfo));
+        let sources = SourceConfig::sources(&config.source)?;
+        let refill = Refill::new(config.refill, sources, store.clone(), sign.clone(), metrics)?;
         // One for both: what the registry writes, the API sees at once.
         let records = Arc::new(Records::new(metadata.clone()));
         let cluster = match &config.cluster {
@@ -140,6 +150,7 @@ impl Origin {
                     store: store.clone(),
                     transfer: transfer.clone(),
                     records: records.clone(),
+                    refill: refill.clone(),
                     source: address.clone(),
                     url: url.clone(),
                 };
@@ -149,7 +160,7 @@ impl Origin {
         };
         let transferer: Arc<dyn Transferer> = match &cluster {
             Some(cluster) => Arc::new(ClusterTransferer(cluster.clone())),
-            None => Arc::new(LocalTransferer::new(store.clone(), records.clone())),
+            None => Arc::new(LocalTransferer::new(store.clone(), records.clone(), refill.clone())),
         };
         let answers = Api {
             identity: identity.clone(),
@@ -160,8 +171,6 @@ impl Origin {
         };
         let api = api.serve(answers.router());
 
-        let signer = identity.clone();
-        let sign: Signer = Arc::new(move |metainfo| signer.sign(metainfo));
         let driver = Arc::new(ReadWriteDriver::new(store.clone(), metadata, transferer.clone(), sign));
         let s3 = match config.s3_listen {
             Some(address) => {
@@ -207,6 +216,7 @@ impl Origin {
             _whereabouts: whereabouts,
             overlay,
             cluster,
+            refill,
             store,
             id,
             drain: config.drain,
@@ -295,6 +305,7 @@ impl Origin {
             s3.shutdown(self.drain).await;
         }
         self.registry.drain().await;
+        self.refill.shutdown().await;
         if let Some(cluster) = self.cluster {
             cluster.shutdown().await;
         }
