@@ -8,6 +8,7 @@ mod causes;
 mod config;
 mod deadline;
 mod fetches;
+mod follow;
 mod holdings;
 mod interest;
 mod news;

@@ -22,6 +22,7 @@ use crate::access::Access;
 use crate::config::Config;
 use crate::deadline::limit_manifests;
 use crate::fetches::Fetches;
+use crate::follow::Follower;
 use crate::holdings::Holdings;
 use crate::search::{Fallback, Search};
 use crate::tags::Tags;
@@ -139,7 +140,8 @@ impl Agent {
         metrics.register(Box::new(refused.clone()))?;
         let search = Search { tracker: tracker.clone(), identity, refused, overlay: fallback };
         let idle_timeout = config.ranges.idle_timeout;
-        let fetches = Fetches::new(store.clone(), transfer.clone(), search, holdings, idle_timeout);
+        let follower = Follower::new(origins.clone(), search.identity.clone());
+        let fetches = Fetches::new(store.clone(), transfer.clone(), search, follower, holdings, idle_timeout);
         fetches.follow(evictions, access.clone());
 
         let transferer = SwarmTransferer {

@@ -21,7 +21,8 @@ use std::time::Instant;
 
 use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, Shared};
-use shoal_core::{Digest, RepositoryName};
+use shoal_control::message::{HashesQuery, HashesReply};
+use shoal_core::{Digest, PieceIndex, RepositoryName, SignedMetainfo};
 use shoal_driver::{Signer, TransferError};
 use shoal_store::{Blob, Entry, Partial, Store};
 use tokio::runtime::Handle;
@@ -213,6 +214,32 @@ impl Refill {
             }
         }
         Err(RefillError::NotFound)
+    }
+
+    /// What is known of the blob beyond the first `known` hashes; it is fetched if it is not here. Waits a while for more, unless
+    /// that is more than there can be.
+    pub(crate) async fn hashes(&self, query: &HashesQuery) -> Result<HashesReply, RefillError> {
+        let HashesQuery { repository, digest, known } = query;
+        let partial = match self.open(repository.as_ref(), digest).await? {
+            Entry::Whole(blob) => return Ok(self.all_hashes(&blob)),
+            Entry::Partial(partial) => partial,
+        };
+        let geometry = *partial.metainfo().geometry();
+        if *known <= geometry.piece_count() {
+            let more = partial.hash_known(PieceIndex(*known));
+            // How it comes out is looked at below.
+            let _ = timeout(HashesReply::PATIENCE, more).await;
+        }
+        match self.0.store.blob(digest) {
+            Some(blob) => Ok(self.all_hashes(&blob)),
+            None => Ok(HashesReply::arriving(geometry, &partial.hashes(PieceIndex(*known)))),
+        }
+    }
+
+    fn all_hashes(&self, blob: &Blob) -> HashesReply {
+        let metainfo = blob.metainfo().clone();
+        let proof = (self.0.sign)(&metainfo);
+        HashesReply::whole(&SignedMetainfo { metainfo, proof })
     }
 
     /// What is on its way of a blob.

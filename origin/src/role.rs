@@ -168,6 +168,7 @@ impl Origin {
             records: records.clone(),
             transferer: transferer.clone(),
             cluster: cluster.clone(),
+            refill: refill.clone(),
         };
         let api = api.serve(answers.router());
 

@@ -20,7 +20,7 @@ use self::message::{
     MetadataRecord, Probe, Probed, RefillQuery, TagName, TagRecord, TagValue, path,
 };
 use crate::error::{ControlError, Nonsense};
-use crate::message::TagsReply;
+use crate::message::{HashesQuery, HashesReply, TagsReply};
 use crate::origin::{blob, read_metainfo};
 use crate::server_url::ServerUrl;
 use crate::servers::{Call, Servers};
@@ -97,6 +97,16 @@ impl ClusterClient {
     pub async fn refill_length(&self, place: usize, name: &BlobName) -> Result<u64, ControlError> {
         let how = (path::REFILL_LENGTH, REFILL_TIMEOUT, SMALL_REPLY);
         self.ask(place, how, name, blob(name.repository.as_ref(), &name.digest)).await
+    }
+
+    /// What is known of a blob that this origin fetches from behind the cluster.
+    pub async fn refill_hashes(
+        &self,
+        place: usize,
+        query: &HashesQuery,
+    ) -> Result<HashesReply, ControlError> {
+        let how = (path::REFILL_HASHES, REFILL_TIMEOUT, HashesReply::MAX_LENGTH);
+        self.ask(place, how, query, blob(query.repository.as_ref(), &query.digest)).await
     }
 
     /// Bytes of a blob that no origin holds: this one fetches it, unless it is at it, and sends them as they come. A source may be

@@ -53,6 +53,14 @@ impl Hashes {
         }
     }
 
+    /// How many are known.
+    pub(crate) fn count(&self) -> u32 {
+        match self.signed.get() {
+            Some(signed) => signed.metainfo.known(),
+            None => u32::try_from(self.learned.borrow().len()).unwrap_or(u32::MAX),
+        }
+    }
+
     /// Completes when that piece's hash is known, or all are signed.
     pub(crate) async fn known(&self, piece: PieceIndex) {
         let mut changes = self.learned.subscribe();

@@ -10,6 +10,7 @@
     reason = "an error names digests by value, 65 bytes each; errors are rare, and none is raised in a hot loop"
 )]
 
+mod arrivals;
 mod blob;
 mod checkpoint;
 mod commit;
@@ -36,6 +37,7 @@ mod testing;
 mod tests;
 mod usage;
 
+pub use arrivals::{Arrivals, Arrived};
 pub use blob::Blob;
 pub use commit::CommitError;
 pub use config::{CacheConfig, Config, Percent, Room, RoomError, Verify};

@@ -193,6 +193,12 @@ impl Partial {
         self.0.hashes.from(first.0)
     }
 
+    /// Of how many pieces, from the first, the hashes are known.
+    #[must_use]
+    pub fn known(&self) -> u32 {
+        self.0.hashes.count()
+    }
+
     /// Completes when the hash of that piece is known, or all are signed.
     pub async fn hash_known(&self, piece: PieceIndex) {
         self.0.hashes.known(piece).await;
@@ -282,8 +288,14 @@ impl Partial {
 
     /// All pieces in: whole digest proved, fsync, rename, directory fsync. Wrong digest: partial is discarded, readers fail.
     ///
-    /// May be called by several at once and again: all get the same result. Goes on even if the future is dropped.
+    /// May be called by several at once and again: all get the same result. Goes on even if the future is dropped. Where nobody
+    /// has vouched for the pieces yet it waits for that, or for the end of the fetch.
     pub async fn commit(&self) -> Result<Blob, CommitError> {
+        let mut progress = self.0.progress.subscribe();
+        let vouched =
+            |progress: &Progress| progress.is_vouched_for() || !matches!(progress.phase(), Phase::Open);
+        // The sender is here as long as this is.
+        let _ = progress.wait_for(vouched).await;
         let partial = self.0.clone();
         blocking(move || partial.commit()).await
     }

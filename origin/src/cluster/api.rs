@@ -17,7 +17,7 @@ use shoal_control::cluster::message::{
     BlobName, BlobQuery, Copy, CopyState, LinkName, LinkRecord, MAX_COPY_LENGTH, MAX_LACKING, MetadataRecord,
     Probe, Probed, RefillQuery, TagName, TagRecord, TagValue, path,
 };
-use shoal_control::message::MetainfoQuery;
+use shoal_control::message::{HashesQuery, HashesReply, MetainfoQuery};
 use shoal_core::{Digest, PeerAddress, RepositoryName, Role, SignedMetainfo, Tag};
 use shoal_driver::{ByteRange, TransferError};
 use shoal_http::{ClientCertificate, RemoteAddress};
@@ -45,6 +45,7 @@ impl Cluster {
             .route(path::METAINFO, get(metainfo))
             .route(path::REFILL, get(refill))
             .route(path::REFILL_LENGTH, post(refill_length))
+            .route(path::REFILL_HASHES, post(refill_hashes))
             .route(path::LINK, post(link))
             .route(path::PUT_LINK, post(put_link))
             .route(path::DELETE_LINK, post(delete_link))
@@ -129,6 +130,10 @@ async fn refill(State(cluster): Asked, Query(query): Query<RefillQuery>) -> Resu
 async fn refill_length(State(cluster): Asked, Json(name): Json<BlobName>) -> Answer<u64> {
     let length = cluster.refill.stat(name.repository.as_ref(), &name.digest).await;
     Ok(Json(length.map_err(TransferError::from)?))
+}
+
+async fn refill_hashes(State(cluster): Asked, Json(query): Json<HashesQuery>) -> Answer<HashesReply> {
+    Ok(Json(cluster.refill.hashes(&query).await.map_err(TransferError::from)?))
 }
 
 async fn link(State(cluster): Asked, Json(name): Json<LinkName>) -> Answer<Option<Digest>> {

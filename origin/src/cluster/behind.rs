@@ -10,6 +10,7 @@ use bytes::Bytes;
 use futures_util::stream::BoxStream;
 use futures_util::{FutureExt as _, StreamExt as _, TryStreamExt as _, stream};
 use shoal_control::cluster::message::{BlobName, RefillQuery};
+use shoal_control::message::{HashesQuery, HashesReply};
 use shoal_control::{ControlError, Failure};
 use shoal_core::{Digest, RepositoryName};
 use shoal_driver::{ByteRange, ByteStream, DriverError, TransferError};
@@ -61,6 +62,38 @@ impl Cluster {
             }
         });
         Ok(stream::once(async { Ok(first) }).chain(rest).boxed())
+    }
+
+    /// What is known of a blob that comes from behind the cluster: it is fetched if nobody is at it yet. `error` says that
+    /// nobody holds it.
+    pub(crate) async fn hashes_behind(
+        &self,
+        query: &HashesQuery,
+        error: TransferError,
+    ) -> Result<HashesReply, TransferError> {
+        if !self.refill.has_sources() || matches!(error, TransferError::Failed(_)) {
+            return Err(error);
+        }
+        for place in self.fetchers(&query.digest) {
+            match self.hashes_at(place, query).await {
+                Ok(reply) => return Ok(reply),
+                Err(At::Absent) => {}
+                Err(At::Away(error)) => skipped(&error),
+                Err(At::Says(error)) => return Err(error),
+            }
+        }
+        Err(error)
+    }
+
+    async fn hashes_at(&self, place: usize, query: &HashesQuery) -> Result<HashesReply, At> {
+        if place == self.own {
+            return self.refill.hashes(query).await.map_err(|error| At::said(error.into()));
+        }
+        let reply = tokio::select! {
+            reply = self.client.refill_hashes(place, query) => reply,
+            () = self.members.went_away(place) => return Err(At::Away(None)),
+        };
+        reply.map_err(|error| self.judge(place, error))
     }
 
     /// Sees to it that a blob that came from behind the cluster is where it belongs. Nobody waits for that; what fails here is

@@ -9,6 +9,7 @@ use shoal::image::{Image, Layer};
 use shoal_core::Digest;
 
 use super::rig::{COUNT, REPLICAS, Rig, in_time, pull};
+use crate::process::Process;
 use crate::support::{MIB, REPOSITORY, blob_path};
 
 const TAG: &str = "cold";
@@ -86,7 +87,11 @@ async fn the_first_bytes_are_there_long_before_the_last_and_a_length_costs_no_fe
         let mut answer = rig.client(place).get(&blob_path(&layer.digest)).await.unwrap();
         let first = answer.chunk().await.unwrap().unwrap();
         assert_eq!(first, content(&layer)[..first.len()]);
-        assert_eq!(rig.copies(&layer.digest), 0, "origin {place} sent its first byte after the last had come");
+        assert_eq!(
+            rig.copies(&layer.digest),
+            0,
+            "origin {place} sent its first byte after the last had come"
+        );
     }
 }
 
@@ -115,10 +120,9 @@ async fn wrong_bytes_are_never_whole_at_any_origin_and_are_not_kept() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_one_source_breaks_off_another_goes_on_with() {
-    let (rig, image) = cold(12 * MIB, 703, |rig| {
-        source(rig, "archive", "rate = \"2MiB\"\n") + &source(rig, "other", "")
-    })
-    .await;
+    let (rig, image) =
+        cold(12 * MIB, 703, |rig| source(rig, "archive", "rate = \"2MiB\"\n") + &source(rig, "other", ""))
+            .await;
     archive(&rig.folder("other"), &image);
     let layer = image.layers[0];
     let mut answer = rig.client(1).get(&blob_path(&layer.digest)).await.unwrap();
@@ -173,4 +177,55 @@ async fn another_origin_takes_over_from_one_that_dies_while_it_fetches() {
     rig.restart(fetcher);
     rig.all_well().await;
     pull(&rig.client(fetcher), REPOSITORY, TAG, &image).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn agents_exchange_a_cold_blob_while_it_comes_from_behind_the_cluster() {
+    let (rig, image) = cold(14 * MIB, 705, |rig| source(rig, "archive", "rate = \"3MiB\"\n")).await;
+    let layer = image.layers[0];
+    let mut agents = Vec::new();
+    for number in 0..3 {
+        agents.push(rig.agent(&format!("agent-{number}")).await);
+    }
+    let clients: Vec<_> = agents.iter().map(Process::client).collect();
+    let answers = clients.iter().map(|client| {
+        in_time("the layer", async || {
+            let mut answer = client.get(&blob_path(&layer.digest)).await?;
+            ensure!(answer.status().is_success(), "{}", answer.status());
+            let first = answer.chunk().await?.unwrap().to_vec();
+            Ok((answer, first))
+        })
+    });
+    let answers = join_all(answers).await;
+    assert_eq!(rig.copies(&layer.digest), 0, "the first bytes came after the last");
+    for (mut answer, mut read) in answers {
+        while let Some(part) = answer.chunk().await.unwrap() {
+            read.extend_from_slice(&part);
+        }
+        assert_eq!(Digest::sha256(&read), layer.digest);
+    }
+    assert_eq!(sum(&rig, "shoal_origin_refill_opened_total{source=\"archive\"}").await, 1.0);
+    for agent in &agents {
+        pull(&agent.client(), REPOSITORY, TAG, &image).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_gives_no_wrong_blob_and_gets_the_right_one_afterwards() {
+    let sources = |rig: &Rig| {
+        source(rig, "archive", "rate = \"3MiB\"\n") + "[refill]\nbar = \"1s\"\nremember = \"100ms\"\n"
+    };
+    let (rig, image) = cold(6 * MIB, 706, sources).await;
+    let layer = image.layers[0];
+    let path = file(&rig.folder("archive"), &layer.digest);
+    let mut spoiled = content(&layer);
+    spoiled[5] ^= 1;
+    std::fs::write(&path, &spoiled).unwrap();
+    let agent = rig.agent("agent").await;
+    let answer = agent.client().get(&blob_path(&layer.digest)).await.unwrap();
+    assert!(!answer.status().is_success() || answer.bytes().await.is_err(), "the agent gave all of it");
+    assert_eq!(rig.copies(&layer.digest), 0);
+    std::fs::write(&path, content(&layer)).unwrap();
+    in_time("the right blob", async || agent.client().pull_blob(REPOSITORY, &layer.digest, |_| ()).await)
+        .await;
 }

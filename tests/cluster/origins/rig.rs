@@ -47,7 +47,8 @@ impl Rig {
         let urls = (0..COUNT).map(|_| format!("https://127.0.0.1:{}", free_port())).collect();
         let tracker_url = format!("https://127.0.0.1:{tracker_port}");
         let origins = Vec::new();
-        let mut rig = Self { folder, tracker_url, urls, _tracker: tracker, origins, members, more: String::new() };
+        let mut rig =
+            Self { folder, tracker_url, urls, _tracker: tracker, origins, members, more: String::new() };
         rig.origins = (0..COUNT).map(|place| (place < members).then(|| rig.spawn(place))).collect();
         rig.all_well().await;
         rig
@@ -111,7 +112,8 @@ impl Rig {
         for place in 0..COUNT {
             self.kill(place);
             for tree in ["blobs", "metainfo"] {
-                std::fs::remove_dir_all(self.folder.path().join(name(place)).join("data").join(tree)).unwrap();
+                std::fs::remove_dir_all(self.folder.path().join(name(place)).join("data").join(tree))
+                    .unwrap();
             }
             self.restart(place);
         }

@@ -21,6 +21,9 @@ pub mod path {
     pub const REFILL: &str = "/v1/cluster/refill";
     /// [`super::BlobName`], for how long the blob is, by what stands behind that origin.
     pub const REFILL_LENGTH: &str = "/v1/cluster/refill/length";
+    /// [`crate::message::HashesQuery`], for a [`crate::message::HashesReply`] of what stands behind that origin: it fetches the
+    /// blob, unless it is at it or has it.
+    pub const REFILL_HASHES: &str = "/v1/cluster/refill/hashes";
     /// [`super::LinkName`], for the digest that it names, or null.
     pub const LINK: &str = "/v1/cluster/link";
     /// [`super::LinkRecord`], for true once it is durable.

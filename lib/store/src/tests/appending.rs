@@ -6,7 +6,7 @@ use bytes::Bytes;
 use shoal_core::{Digest, Geometry, Metainfo, PieceIndex, SignedMetainfo};
 
 use crate::testing::{MIB, Scene, assert_waits, content, create, piece_of, proof, read_to_end, signed};
-use crate::{CommitError, Entry, Partial, ReadError, WriteError, Written};
+use crate::{Arrived, CommitError, Entry, Partial, ReadError, WriteError, Written};
 
 fn outline(digest: Digest, length: usize) -> SignedMetainfo {
     let geometry = Geometry::for_blob(length as u64).unwrap();
@@ -36,7 +36,7 @@ async fn a_blob_that_nobody_has_cut_is_read_while_it_comes_and_signed_when_it_is
     }
     assert_eq!(partial.hashes(PieceIndex(0)).len(), 3);
     assert_waits(pin!(reader.next()));
-    assert!(matches!(partial.commit().await, Err(CommitError::Unsigned { .. })));
+    assert_waits(pin!(partial.commit()));
     assert!(partial.signed().is_none());
     let blob = partial.commit_signed(|_| proof()).await.unwrap();
     assert_eq!(blob.signed(), signed(&content));
@@ -96,6 +96,39 @@ async fn signed_hashes_end_the_waiting_of_who_reads_a_part_and_replace_what_cont
     let anew = create(&scene.store, &signed(&other)).await;
     assert_eq!(anew.bitfield().count(), 0);
     assert!(matches!(wrong.reader(0..1).next().await, Some(Err(ReadError::Gone { .. }))));
+}
+
+#[tokio::test]
+async fn a_commit_waits_for_somebody_to_vouch_and_not_beyond_the_end_of_the_fetch() {
+    let (scene, content) = (Scene::open().await, content(MIB, 7));
+    let partial = begin(&scene, &content).await;
+    append(&partial, &content, 0).await;
+    assert_waits(pin!(partial.commit()));
+    partial.fail("nobody vouches");
+    assert!(matches!(partial.commit().await, Err(CommitError::Unsigned { .. })));
+    partial.vouch(&signed(&content)).unwrap();
+    assert_eq!(partial.commit().await.unwrap().signed(), signed(&content));
+}
+
+#[tokio::test]
+async fn who_passes_it_on_hears_of_every_piece_and_of_the_end() {
+    let (scene, content) = (Scene::open().await, content(2 * MIB, 8));
+    let partial = begin(&scene, &content).await;
+    append(&partial, &content, 0).await;
+    let mut arrivals = partial.arrivals(shoal_core::Bitfield::empty(2));
+    assert!(matches!(arrivals.next().await, Arrived::Pieces(have) if have.count() == 1));
+    assert_waits(pin!(arrivals.next()));
+    append(&partial, &content, 1).await;
+    assert!(matches!(arrivals.next().await, Arrived::Pieces(have) if have.is_full()));
+    let mut deaf = partial.arrivals(partial.bitfield());
+    let blob = partial.commit_signed(|_| proof()).await.unwrap();
+    for arrivals in [&mut arrivals, &mut deaf] {
+        assert!(matches!(arrivals.next().await, Arrived::Whole(whole) if whole.signed() == blob.signed()));
+    }
+    let gone = begin(&scene, b"gone").await;
+    let mut arrivals = gone.arrivals(gone.bitfield());
+    scene.store.delete(&Digest::sha256(b"gone")).await.unwrap();
+    assert!(matches!(arrivals.next().await, Arrived::Gone));
 }
 
 #[tokio::test]
