@@ -5,8 +5,11 @@
 
 use std::sync::OnceLock;
 
-use shoal_core::{Metainfo, PieceHash, PieceIndex, SignedMetainfo};
+use shoal_core::{Digest, Metainfo, PieceHash, PieceIndex, SignedMetainfo};
 use tokio::sync::watch;
+
+use crate::partial::{Inner, Partial};
+use crate::progress::Progress;
 
 /// See the module. At most as many as the blob has pieces.
 #[derive(Debug)]
@@ -16,9 +19,17 @@ pub(crate) struct Hashes {
     signed: OnceLock<SignedMetainfo>,
 }
 
-/// What was said of a piece differs from what is known, or leaves some out.
+/// What is said of the pieces of a partial differs from what is known of them. One of the two is wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("what is said of the pieces of {digest} differs from what is known of them")]
+pub struct Conflict {
+    /// Blob.
+    pub digest: Digest,
+}
+
+/// The same, of a blob that goes without saying; or some are left out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Conflict;
+pub(crate) struct Unfit;
 
 impl Hashes {
     pub(crate) fn new(known: &SignedMetainfo) -> Self {
@@ -69,7 +80,7 @@ impl Hashes {
     }
 
     /// Takes those of the pieces from `first` on, of which there must be no more than the blob has.
-    pub(crate) fn learn(&self, first: u32, hashes: &[PieceHash]) -> Result<(), Conflict> {
+    pub(crate) fn learn(&self, first: u32, hashes: &[PieceHash]) -> Result<(), Unfit> {
         if let Some(signed) = self.signed.get() {
             let known = all_of(&signed.metainfo);
             return extend(&mut known.clone(), first, hashes).map(drop);
@@ -83,11 +94,11 @@ impl Hashes {
     }
 
     /// Takes all of them.
-    pub(crate) fn vouch(&self, signed: &SignedMetainfo) -> Result<(), Conflict> {
+    pub(crate) fn vouch(&self, signed: &SignedMetainfo) -> Result<(), Unfit> {
         let known = self.from(0);
         let all = all_of(&signed.metainfo);
         if !signed.metainfo.is_complete() || !all.starts_with(&known) {
-            return Err(Conflict);
+            return Err(Unfit);
         }
         // Whoever was quicker said the same of every piece.
         let _ = self.signed.set(signed.clone());
@@ -96,12 +107,62 @@ impl Hashes {
     }
 }
 
+impl Partial {
+    /// All of it with proof, for passing on; `None` while nobody has signed it.
+    #[must_use]
+    pub fn signed(&self) -> Option<SignedMetainfo> {
+        self.0.hashes.signed().cloned()
+    }
+
+    /// The hashes that are known from that piece on, without gaps.
+    #[must_use]
+    pub fn hashes(&self, first: PieceIndex) -> Vec<PieceHash> {
+        self.0.hashes.from(first.0)
+    }
+
+    /// Of how many pieces, from the first, the hashes are known.
+    #[must_use]
+    pub fn known(&self) -> u32 {
+        self.0.hashes.count()
+    }
+
+    /// Completes when the hash of that piece is known, or all are signed.
+    pub async fn hash_known(&self, piece: PieceIndex) {
+        self.0.hashes.known(piece).await;
+    }
+
+    /// Takes the hashes of the pieces from `first` on. Who says them is for the caller to judge.
+    pub fn learn(&self, first: PieceIndex, hashes: &[PieceHash]) -> Result<(), Conflict> {
+        let most = self.metainfo().geometry().piece_count().saturating_sub(first.0);
+        let learned = hashes.len() <= most as usize && self.0.hashes.learn(first.0, hashes).is_ok();
+        if learned { Ok(()) } else { Err(Conflict { digest: self.0.digest() }) }
+    }
+
+    /// Takes the metainfo with the hashes of all pieces. Whether it is signed well is for the caller to judge.
+    pub fn vouch(&self, signed: &SignedMetainfo) -> Result<(), Conflict> {
+        self.0.vouch(signed)
+    }
+}
+
+impl Inner {
+    pub(crate) fn vouch(&self, signed: &SignedMetainfo) -> Result<(), Conflict> {
+        let digest = self.digest();
+        let (theirs, ours) = (&signed.metainfo, self.metainfo());
+        let is_same = theirs.digest() == ours.digest() && theirs.geometry() == ours.geometry();
+        if !is_same || self.hashes.vouch(signed).is_err() {
+            return Err(Conflict { digest });
+        }
+        self.progress.send_if_modified(Progress::vouch);
+        Ok(())
+    }
+}
+
 /// Says whether any is new.
-fn extend(known: &mut Vec<PieceHash>, first: u32, hashes: &[PieceHash]) -> Result<bool, Conflict> {
-    let again = known.get(first as usize..).ok_or(Conflict)?;
+fn extend(known: &mut Vec<PieceHash>, first: u32, hashes: &[PieceHash]) -> Result<bool, Unfit> {
+    let again = known.get(first as usize..).ok_or(Unfit)?;
     let same = again.len().min(hashes.len());
     if again[..same] != hashes[..same] {
-        return Err(Conflict);
+        return Err(Unfit);
     }
     known.extend_from_slice(&hashes[same..]);
     Ok(same < hashes.len())
@@ -114,7 +175,7 @@ fn all_of(metainfo: &Metainfo) -> Vec<PieceHash> {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use shoal_core::{Digest, Geometry};
+    use shoal_core::Geometry;
 
     use super::*;
     use crate::testing::{MIB, content, proof, signed};
@@ -159,8 +220,8 @@ mod tests {
         let (right, other) = (signed(&content(2 * MIB, 1)), signed(&content(2 * MIB, 2)));
         let hashes = Hashes::new(&outline());
         hashes.learn(0, &all_of(&right.metainfo)[..1]).unwrap();
-        assert_eq!(hashes.vouch(&other), Err(Conflict));
-        assert_eq!(hashes.vouch(&outline()), Err(Conflict));
+        assert_eq!(hashes.vouch(&other), Err(Unfit));
+        assert_eq!(hashes.vouch(&outline()), Err(Unfit));
         assert!(hashes.signed().is_none());
         hashes.vouch(&right).unwrap();
         assert_eq!(hashes.signed(), Some(&right));

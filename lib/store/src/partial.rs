@@ -70,14 +70,6 @@ enum Unknown {
     Learn,
 }
 
-/// What is said of the pieces of a partial differs from what is known of them. One of the two is wrong.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("what is said of the pieces of {digest} differs from what is known of them")]
-pub struct Conflict {
-    /// Blob.
-    pub digest: Digest,
-}
-
 /// What became of a piece that was written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Written {
@@ -179,41 +171,6 @@ impl Partial {
     #[must_use]
     pub fn metainfo(&self) -> &Metainfo {
         self.0.metainfo()
-    }
-
-    /// All of it with proof, for passing on; `None` while nobody has signed it.
-    #[must_use]
-    pub fn signed(&self) -> Option<SignedMetainfo> {
-        self.0.hashes.signed().cloned()
-    }
-
-    /// The hashes that are known from that piece on, without gaps.
-    #[must_use]
-    pub fn hashes(&self, first: PieceIndex) -> Vec<PieceHash> {
-        self.0.hashes.from(first.0)
-    }
-
-    /// Of how many pieces, from the first, the hashes are known.
-    #[must_use]
-    pub fn known(&self) -> u32 {
-        self.0.hashes.count()
-    }
-
-    /// Completes when the hash of that piece is known, or all are signed.
-    pub async fn hash_known(&self, piece: PieceIndex) {
-        self.0.hashes.known(piece).await;
-    }
-
-    /// Takes the hashes of the pieces from `first` on. Who says them is for the caller to judge.
-    pub fn learn(&self, first: PieceIndex, hashes: &[PieceHash]) -> Result<(), Conflict> {
-        let most = self.metainfo().geometry().piece_count().saturating_sub(first.0);
-        let learned = hashes.len() <= most as usize && self.0.hashes.learn(first.0, hashes).is_ok();
-        if learned { Ok(()) } else { Err(Conflict { digest: self.0.digest() }) }
-    }
-
-    /// Takes the metainfo with the hashes of all pieces. Whether it is signed well is for the caller to judge.
-    pub fn vouch(&self, signed: &SignedMetainfo) -> Result<(), Conflict> {
-        self.0.vouch(signed)
     }
 
     /// Which pieces are in (a snapshot).
@@ -362,17 +319,6 @@ impl Inner {
             Phase::Whole { file, .. } => Ok(file.clone()),
             Phase::Gone(why) => Err(*why),
         }
-    }
-
-    pub(crate) fn vouch(&self, signed: &SignedMetainfo) -> Result<(), Conflict> {
-        let digest = self.digest();
-        let (theirs, ours) = (&signed.metainfo, self.metainfo());
-        let is_same = theirs.digest() == ours.digest() && theirs.geometry() == ours.geometry();
-        if !is_same || self.hashes.vouch(signed).is_err() {
-            return Err(Conflict { digest });
-        }
-        self.progress.send_if_modified(Progress::vouch);
-        Ok(())
     }
 
     fn check(&self, piece: Piece, bytes: &[u8], unknown: Unknown) -> Result<(), WriteError> {

@@ -204,6 +204,10 @@ async fn agents_exchange_a_cold_blob_while_it_comes_from_behind_the_cluster() {
         }
         assert_eq!(Digest::sha256(&read), layer.digest);
     }
+    let received =
+        agents.iter().map(|agent| agent.metric("shoal_piece_bytes_received_total{source=\"agent\"}"));
+    let exchanged: f64 = join_all(received).await.into_iter().sum();
+    assert!(exchanged > layer.length() as f64 / 2.0, "agents had only {exchanged} bytes from each other");
     assert_eq!(sum(&rig, "shoal_origin_refill_opened_total{source=\"archive\"}").await, 1.0);
     for agent in &agents {
         pull(&agent.client(), REPOSITORY, TAG, &image).await.unwrap();
@@ -228,4 +232,35 @@ async fn an_agent_gives_no_wrong_blob_and_gets_the_right_one_afterwards() {
     std::fs::write(&path, content(&layer)).unwrap();
     in_time("the right blob", async || agent.client().pull_blob(REPOSITORY, &layer.digest, |_| ()).await)
         .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_gets_a_cold_blob_whose_origin_dies_while_it_fetches() {
+    let (mut rig, image) = cold(14 * MIB, 707, |rig| source(rig, "archive", "rate = \"3MiB\"\n")).await;
+    let layer = image.layers[0];
+    let agent = rig.agent("agent").await;
+    let client = agent.client();
+    let mut answer = in_time("the layer", async || {
+        let answer = client.get(&blob_path(&layer.digest)).await?;
+        ensure!(answer.status().is_success(), "{}", answer.status());
+        Ok(answer)
+    })
+    .await;
+    let mut read = answer.chunk().await.unwrap().unwrap().to_vec();
+    let fetcher = in_time("who fetches", async || {
+        for place in 0..COUNT {
+            if rig.origin(place).metric("shoal_origin_refill_opened_total{source=\"archive\"}").await > 0.0 {
+                return Ok(place);
+            }
+        }
+        anyhow::bail!("nobody")
+    })
+    .await;
+    rig.kill(fetcher);
+    // All of it, or cut and then all of it: never another.
+    while let Ok(Some(part)) = answer.chunk().await {
+        read.extend_from_slice(&part);
+    }
+    assert!(read.len() as u64 != layer.length() || Digest::sha256(&read) == layer.digest);
+    in_time("the layer", async || client.pull_blob(REPOSITORY, &layer.digest, |_| ()).await).await;
 }
