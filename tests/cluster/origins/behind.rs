@@ -205,7 +205,7 @@ async fn agents_exchange_a_cold_blob_while_it_comes_from_behind_the_cluster() {
         assert_eq!(Digest::sha256(&read), layer.digest);
     }
     let received =
-        agents.iter().map(|agent| agent.metric("shoal_piece_bytes_received_total{source=\"agent\"}"));
+        agents.iter().map(|agent| agent.metric("shoal_piece_bytes_received_total{source=\"peer\"}"));
     let exchanged: f64 = join_all(received).await.into_iter().sum();
     assert!(exchanged > layer.length() as f64 / 2.0, "agents had only {exchanged} bytes from each other");
     assert_eq!(sum(&rig, "shoal_origin_refill_opened_total{source=\"archive\"}").await, 1.0);

@@ -1,6 +1,6 @@
 //! Blobs that something else receives while they are served, and blobs that are fetched from where that happens.
 
-use shoal_core::{Bitfield, Digest, PeerId, PieceIndex};
+use shoal_core::{Bitfield, Digest, PeerId, PieceIndex, Role};
 use shoal_store::{Arrived, Entry, Partial};
 use shoal_swarm::{Event, Message};
 use tokio::sync::mpsc;
@@ -61,7 +61,11 @@ impl Node {
         let fetch = self.swarms.get_mut(&digest).and_then(|swarm| swarm.fetch.as_mut());
         let Some(fetch) = fetch.filter(|fetch| fetch.number == number) else { return };
         let Some(early) = &mut fetch.early else { return };
-        let released = early.release(fetch.partial.known());
+        let mut released = early.release(fetch.partial.known());
+        // Whoever is heard first is asked: the origin last, since it is where all have it from.
+        released.sort_by_key(|(peer, _)| {
+            self.peers.established(peer).is_none_or(|connection| connection.role == Role::Origin)
+        });
         if fetch.partial.signed().is_some() {
             fetch.early = None;
         }
