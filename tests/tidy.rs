@@ -138,17 +138,28 @@ fn example_configurations_hold_no_unknown_key() {
     }
 }
 
-/// It stands there commented out, since an origin may well be alone.
-#[test]
-fn the_cluster_of_the_example_holds_no_unknown_key() {
+/// The example configuration of an origin with a table that stands there commented out.
+fn origin_with(header: &str) -> shoal_origin::Config {
     let text = std::fs::read_to_string(root().join("config/origin.toml")).unwrap();
-    let (alone, rest) = text.split_once("# [cluster]\n").unwrap();
+    let (before, rest) = text.split_once(&format!("# {header}\n")).unwrap();
     let (table, rest) = rest.split_once("\n\n").unwrap();
     let keys = table.lines().filter(|line| line.contains(" = "));
     let keys: Vec<_> = keys.map(|line| line.trim_start_matches("# ")).collect();
     let file = tempfile::NamedTempFile::new().unwrap();
-    let whole = format!("{alone}[cluster]\n{}\n\n{rest}", keys.join("\n"));
+    let whole = format!("{before}{header}\n{}\n\n{rest}", keys.join("\n"));
     std::fs::write(file.path(), whole).unwrap();
-    let config = shoal::config::load::<shoal_origin::Config>(file.path(), &[]).unwrap();
-    assert_eq!(config.cluster.unwrap().origins.len(), 3);
+    shoal::config::load::<shoal_origin::Config>(file.path(), &[]).unwrap()
+}
+
+/// They stand there commented out, since an origin may well be alone.
+#[test]
+fn the_cluster_and_the_sources_of_the_example_hold_no_unknown_key() {
+    assert_eq!(origin_with("[cluster]").cluster.unwrap().origins.len(), 3);
+    assert_eq!(origin_with("[[source]]").source.len(), 1);
+    let (shown, default) = (origin_with("[refill]").refill, shoal_origin::RefillConfig::default());
+    assert_eq!(
+        format!("{shown:?}"),
+        format!("{default:?}"),
+        "keys that are commented out show their default"
+    );
 }

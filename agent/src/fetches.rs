@@ -25,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::access::Access;
+use crate::follow::{FollowError, Follower};
 use crate::holdings::Holdings;
 use crate::interest::{Interest, Reading};
 use crate::news::{Answer, News, Watch};
@@ -52,6 +53,7 @@ struct Inner {
     store: Store,
     transfer: Transfer,
     search: Search,
+    follower: Follower,
     holdings: Holdings,
     /// The node's: requests run on others, which they may leave at any time.
     runtime: Handle,
@@ -99,6 +101,7 @@ impl Fetches {
         store: Store,
         transfer: Transfer,
         search: Search,
+        follower: Follower,
         holdings: Holdings,
         idle_timeout: Duration,
     ) -> Self {
@@ -106,6 +109,7 @@ impl Fetches {
             store,
             transfer,
             search,
+            follower,
             holdings,
             admission: tokio::sync::Mutex::default(),
             ended: Notify::new(),
@@ -204,7 +208,8 @@ impl Fetches {
         let result = self.begin(repository.as_ref(), &digest, want).await;
         match result {
             Ok((Entry::Partial(partial), Some((fetch, seen)))) => {
-                let supervised = self.clone().supervise(fetch, seen, want, interest, repository, digest);
+                let whose = (repository, partial.clone());
+                let supervised = self.clone().supervise(fetch, seen, want, interest, whose);
                 self.0.tasks.spawn_on(supervised, &self.0.runtime);
                 Ok(Entry::Partial(partial))
             }
@@ -280,9 +285,11 @@ impl Fetches {
         seen: Option<Seen>,
         mut told: Want,
         interest: Arc<Interest>,
-        repository: Option<RepositoryName>,
-        digest: Digest,
+        (repository, partial): (Option<RepositoryName>, Partial),
     ) {
+        let digest = *partial.metainfo().digest();
+        let follow = self.0.follower.follow(repository.as_ref(), &partial);
+        let (mut follow, mut follows) = (std::pin::pin!(follow), true);
         let (started, mut changes) = (Instant::now(), interest.changes());
         let question = |seen| self.more_peers(repository.as_ref(), &digest, seen).boxed();
         let mut watch = Watch::new(seen);
@@ -304,6 +311,13 @@ impl Fetches {
                 news = watch.next(question) => match news {
                     News::Peers(peers) => fetch.add_peers(peers).await,
                     News::Nobody => fetch.add_peers(Vec::new()).await,
+                },
+                followed = &mut follow, if follows => match followed {
+                    Ok(()) => follows = false,
+                    Err(error) => {
+                        self.lost_its_origin(fetch, &partial, &error).await;
+                        break;
+                    }
                 },
                 () = changes.next() => {}
                 () = sleep_until(rest_ends.unwrap_or_else(tokio::time::Instant::now)), if rest_ends.is_some() => {
@@ -338,6 +352,20 @@ impl Fetches {
         tracing::debug!(%digest, "nobody reads the blob, its fetch ends");
         self.0.holdings.gave_up(digest);
         None
+    }
+
+    /// What a blob's pieces must be is not to be learned any more. Where that is because they were wrong, they go.
+    async fn lost_its_origin(&self, fetch: Fetch, partial: &Partial, error: &FollowError) {
+        let digest = *partial.metainfo().digest();
+        tracing::warn!(%digest, %error, "fetch was given up: its origin does not say how it goes on");
+        partial.fail(&error.to_string());
+        drop(fetch);
+        if error.is_of_the_blob()
+            && let Err(error) = self.0.store.delete(&digest).await
+        {
+            tracing::warn!(%digest, error = causes(&error), "wrong pieces stay on the disk");
+        }
+        self.0.holdings.gave_up(&digest);
     }
 
     fn ended(&self, digest: &Digest, event: FetchEvent, started: Instant) {

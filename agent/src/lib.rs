@@ -7,6 +7,7 @@ mod access;
 mod config;
 mod deadline;
 mod fetches;
+mod follow;
 mod holdings;
 mod interest;
 mod news;

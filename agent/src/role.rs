@@ -22,6 +22,7 @@ use crate::access::Access;
 use crate::config::Config;
 use crate::deadline::limit_manifests;
 use crate::fetches::Fetches;
+use crate::follow::Follower;
 use crate::holdings::Holdings;
 use crate::search::{Fallback, Search};
 use crate::tags::Tags;
@@ -144,7 +145,8 @@ impl Agent {
         metrics.register(Box::new(stale_tags.clone()))?;
         let search = Search { tracker: tracker.clone(), identity, refused, overlay: fallback };
         let idle_timeout = config.ranges.idle_timeout;
-        let fetches = Fetches::new(store.clone(), transfer.clone(), search, holdings, idle_timeout);
+        let follower = Follower::new(origins.clone(), search.identity.clone());
+        let fetches = Fetches::new(store.clone(), transfer.clone(), search, follower, holdings, idle_timeout);
         fetches.follow(evictions, access.clone());
 
         let transferer = SwarmTransferer {
@@ -316,7 +318,7 @@ async fn look_up(
 ) -> Option<Holder> {
     let metainfo = match store.entry(digest)? {
         Entry::Whole(blob) => blob.signed(),
-        Entry::Partial(partial) if partial.bitfield().count() > 0 => partial.signed(),
+        Entry::Partial(partial) if partial.bitfield().count() > 0 => partial.signed()?,
         Entry::Partial(_) => return None,
     };
     let now = Instant::now();

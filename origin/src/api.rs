@@ -13,9 +13,11 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, extract::Request};
 use shoal_control::ErrorReply;
-use shoal_control::message::{MetainfoQuery, TagQuery, TagReply, TagsQuery, TagsReply};
+use shoal_control::message::{
+    HashesQuery, HashesReply, Known, MetainfoQuery, TagQuery, TagReply, TagsQuery, TagsReply, path,
+};
 use shoal_control::overlay::{Holder, Library, MAX_LENT};
-use shoal_core::{Digest, RepositoryName, Role, SignedMetainfo};
+use shoal_core::{Digest, Metainfo, RepositoryName, Role, SignedMetainfo};
 use shoal_driver::{Freshness, Link, LinkKind, ResolvedTag, TransferError, Transferer};
 use shoal_http::ClientCertificate;
 use shoal_identity::Identity;
@@ -23,6 +25,7 @@ use shoal_store::Store;
 
 use crate::cluster::Cluster;
 use crate::records::Records;
+use crate::refill::Refill;
 
 /// What the handlers answer from.
 pub(crate) struct Api {
@@ -32,6 +35,7 @@ pub(crate) struct Api {
     /// This origin, or the cluster that it is one of.
     pub(crate) transferer: Arc<dyn Transferer>,
     pub(crate) cluster: Option<Arc<Cluster>>,
+    pub(crate) refill: Refill,
 }
 
 impl Api {
@@ -40,6 +44,7 @@ impl Api {
         let api = Arc::new(self);
         Router::new()
             .route("/v1/metainfo", get(metainfo))
+            .route(path::HASHES, get(hashes))
             .route("/v1/tag", get(tag))
             .route("/v1/tags", get(tags))
             .layer(middleware::from_fn_with_state(api.clone(), admit))
@@ -47,12 +52,46 @@ impl Api {
             .merge(cluster)
     }
 
-    /// This origin's own, or that of another.
-    async fn metainfo(&self, digest: &Digest) -> Result<SignedMetainfo, TransferError> {
-        match (signed(&self.identity, &self.store, digest), &self.cluster) {
-            (Some(signed), _) => Ok(signed),
-            (None, Some(cluster)) => cluster.find_metainfo(digest).await,
-            (None, None) => Err(TransferError::NotFound),
+    /// This origin's own, or that of another; of a blob that comes from behind the cluster the outline, and then it is fetched.
+    async fn metainfo(&self, query: MetainfoQuery) -> Result<SignedMetainfo, TransferError> {
+        let MetainfoQuery { digest, repository } = query;
+        if let Some(signed) = signed(&self.identity, &self.store, &digest) {
+            return Ok(signed);
+        }
+        let held = match &self.cluster {
+            Some(cluster) => cluster.find_metainfo(&digest).await,
+            None => Err(TransferError::NotFound),
+        };
+        let Err(error) = held else { return held };
+        // More than there can be: nothing is waited for.
+        let query = HashesQuery { digest, repository, known: u32::MAX };
+        let reply = self.behind(&query, error).await?;
+        match reply.read().map_err(|error| TransferError::Unavailable(error.to_string()))? {
+            Known::Whole(signed) => Ok(signed),
+            Known::Hashes(_) => {
+                let metainfo = Metainfo::outline(digest, reply.geometry);
+                let proof = self.identity.sign(&metainfo);
+                Ok(SignedMetainfo { metainfo, proof })
+            }
+        }
+    }
+
+    /// What is known of a blob whose metainfo was an outline.
+    async fn hashes(&self, query: &HashesQuery) -> Result<HashesReply, TransferError> {
+        if let Some(signed) = signed(&self.identity, &self.store, &query.digest) {
+            return Ok(HashesReply::whole(&signed));
+        }
+        match (self.behind(query, TransferError::NotFound).await, &self.cluster) {
+            // Somebody has it whole by now, and is not the one that fetches.
+            (Err(_), Some(cluster)) => Ok(HashesReply::whole(&cluster.find_metainfo(&query.digest).await?)),
+            (reply, _) => reply,
+        }
+    }
+
+    async fn behind(&self, query: &HashesQuery, error: TransferError) -> Result<HashesReply, TransferError> {
+        match &self.cluster {
+            Some(cluster) => cluster.hashes_behind(query, error).await,
+            None => Ok(self.refill.hashes(query).await?),
         }
     }
 }
@@ -133,8 +172,21 @@ async fn metainfo(State(api): State<Arc<Api>>, Query(query): Query<MetainfoQuery
     {
         return answer(&error, &format!("{} in repository {repository}", query.digest));
     }
-    match api.metainfo(&query.digest).await {
+    let what = query.digest.to_string();
+    match api.metainfo(query).await {
         Ok(signed) => ([(header::CONTENT_TYPE, "application/octet-stream")], signed.encode()).into_response(),
+        Err(error) => answer(&error, &what),
+    }
+}
+
+async fn hashes(State(api): State<Arc<Api>>, Query(query): Query<HashesQuery>) -> Response {
+    if let Some(repository) = &query.repository
+        && let Err(error) = is_linked((&api.records, &*api.transferer), repository, &query.digest).await
+    {
+        return answer(&error, &format!("{} in repository {repository}", query.digest));
+    }
+    match api.hashes(&query).await {
+        Ok(reply) => Json(reply).into_response(),
         Err(error) => answer(&error, &query.digest.to_string()),
     }
 }

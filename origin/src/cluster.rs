@@ -6,6 +6,7 @@
 
 mod api;
 mod ballots;
+mod behind;
 mod config;
 mod copies;
 mod forget;
@@ -43,6 +44,7 @@ use self::metrics::ClusterMetrics;
 use self::tags::Ballots;
 pub(crate) use self::transferer::ClusterTransferer;
 use crate::records::Records;
+use crate::refill::Refill;
 
 /// Why an origin cannot be one of several.
 #[derive(Debug, thiserror::Error)]
@@ -102,6 +104,7 @@ pub(crate) struct Cluster {
     source: watch::Receiver<PeerAddress>,
     records: Arc<Records>,
     ballots: Ballots,
+    refill: Refill,
     copies: Copies,
     metrics: ClusterMetrics,
     stop: CancellationToken,
@@ -114,6 +117,7 @@ pub(crate) struct Parts {
     pub(crate) store: Store,
     pub(crate) transfer: Transfer,
     pub(crate) records: Arc<Records>,
+    pub(crate) refill: Refill,
     /// Where this origin's blobs can be fetched.
     pub(crate) source: watch::Receiver<PeerAddress>,
     /// Where its internal API is.
@@ -133,7 +137,7 @@ impl Cluster {
         parts: Parts,
         metrics: &prometheus::Registry,
     ) -> Result<Arc<Self>, ClusterError> {
-        let Parts { identity, store, transfer, records, source, url } = parts;
+        let Parts { identity, store, transfer, records, refill, source, url } = parts;
         let client = ClusterClient::new(&identity, config.origins.clone(), config.request_timeout)?;
         let urls = client.urls();
         let (own, replicas, min_replicas) = check(config, &urls, &url)?;
@@ -166,12 +170,14 @@ impl Cluster {
             source,
             records,
             ballots: Ballots::new(),
+            refill,
             copies,
             metrics,
             stop,
             tasks,
         });
         cluster.tasks.spawn(repair::run(cluster.clone(), config.clone()));
+        cluster.give_what_lands();
         Ok(cluster)
     }
 

@@ -9,6 +9,8 @@ use shoal_control::Advertise;
 use shoal_core::Zone;
 
 use crate::cluster::ClusterConfig;
+use crate::refill::RefillConfig;
+use crate::source::SourceConfig;
 use crate::tls::TlsConfig;
 use crate::webhooks::WebhookConfig;
 
@@ -64,6 +66,12 @@ pub struct Config {
     /// The origins that keep blobs together with this one. Without it this origin stands alone.
     #[serde(default)]
     pub cluster: Option<ClusterConfig>,
+    /// What stands behind the origins: asked in this order for a blob that none of them holds. The same on all of them.
+    #[serde(default)]
+    pub source: Vec<SourceConfig>,
+    /// How blobs come from there.
+    #[serde(default)]
+    pub refill: RefillConfig,
     /// The overlay, in which agents find this origin while no tracker answers. Off unless set.
     #[serde(default)]
     pub overlay: Option<shoal_control::overlay::Config>,

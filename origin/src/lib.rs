@@ -1,15 +1,17 @@
 //! The origin: takes pushes, keeps every blob, cuts and signs its metainfo, and seeds it.
 //!
 //! Pushes come down through the registry and the read-write driver into the store; `api` tells trackers and agents
-//! what blobs and tags there are. An origin never fetches from agents.
+//! what blobs and tags there are. What no origin holds comes from the sources behind them. An origin never fetches from agents.
 
 mod api;
 mod cluster;
 mod config;
 mod queue;
 mod records;
+mod refill;
 mod register;
 mod role;
+mod source;
 mod tags;
 mod tls;
 mod transferer;
@@ -18,6 +20,8 @@ mod webhooks;
 pub use cluster::{ClusterConfig, ClusterError};
 pub use config::Config;
 pub use queue::{DeadJob, JournalError, QueueError, QueueStatus, Queues};
+pub use refill::RefillConfig;
 pub use role::{BindError, Origin};
+pub use source::{DirectoryConfig, SourceConfig, SourceConfigError};
 pub use tls::{TlsConfig, TlsError};
 pub use webhooks::{WebhookConfig, WebhookError};

@@ -24,6 +24,8 @@ use crate::cluster::{Cluster, ClusterError, ClusterTransferer, Parts};
 use crate::config::Config;
 use crate::queue::{Journal, JournalError, QueueMetrics, Queues};
 use crate::records::Records;
+use crate::refill::Refill;
+use crate::source::{SourceConfig, SourceConfigError};
 use crate::tls::{ClientCertificates, TlsError};
 use crate::transferer::LocalTransferer;
 use crate::webhooks::{WebhookError, Webhooks};
@@ -45,6 +47,7 @@ pub struct Origin {
     overlay: Option<Overlay>,
     cluster: Option<Arc<Cluster>>,
     webhooks: Arc<Webhooks>,
+    refill: Refill,
     store: Store,
     id: PeerId,
     drain: Duration,
@@ -102,6 +105,9 @@ pub enum BindError {
     /// What is to be done later cannot be kept.
     #[error(transparent)]
     Queues(#[from] JournalError),
+    /// What stands behind it is not configured as it must be.
+    #[error(transparent)]
+    Source(#[from] SourceConfigError),
     /// The S3 face is not configured as it must be.
     #[error(transparent)]
     S3(#[from] shoal_s3::ConfigError),
@@ -146,6 +152,10 @@ impl Origin {
         let whereabouts = Whereabouts::start(who, config.advertise, transfer.local_address()).await;
         let address = whereabouts.watch();
 
+        let signer = identity.clone();
+        let sign: Signer = Arc::new(move |metainfo| signer.sign(metainfo));
+        let sources = SourceConfig::sources(&config.source)?;
+        let refill = Refill::new(config.refill, sources, store.clone(), sign.clone(), metrics)?;
         // One for both: what the registry writes, the API sees at once.
         let records = Arc::new(Records::new(metadata.clone()));
         let cluster = match &config.cluster {
@@ -156,6 +166,7 @@ impl Origin {
                     store: store.clone(),
                     transfer: transfer.clone(),
                     records: records.clone(),
+                    refill: refill.clone(),
                     source: address.clone(),
                     url: url.clone(),
                 };
@@ -165,7 +176,7 @@ impl Origin {
         };
         let transferer: Arc<dyn Transferer> = match &cluster {
             Some(cluster) => Arc::new(ClusterTransferer(cluster.clone())),
-            None => Arc::new(LocalTransferer::new(store.clone(), records.clone())),
+            None => Arc::new(LocalTransferer::new(store.clone(), records.clone(), refill.clone())),
         };
         let answers = Api {
             identity: identity.clone(),
@@ -173,11 +184,10 @@ impl Origin {
             records: records.clone(),
             transferer: transferer.clone(),
             cluster: cluster.clone(),
+            refill: refill.clone(),
         };
         let api = api.serve(answers.router());
 
-        let signer = identity.clone();
-        let sign: Signer = Arc::new(move |metainfo| signer.sign(metainfo));
         let driver = Arc::new(ReadWriteDriver::new(store.clone(), metadata, transferer.clone(), sign));
         let s3 = match config.s3_listen {
             Some(address) => {
@@ -225,6 +235,7 @@ impl Origin {
             overlay,
             cluster,
             webhooks,
+            refill,
             store,
             id,
             drain: config.drain,
@@ -320,6 +331,7 @@ impl Origin {
         }
         self.registry.drain().await;
         self.webhooks.shutdown().await;
+        self.refill.shutdown().await;
         if let Some(cluster) = self.cluster {
             cluster.shutdown().await;
         }

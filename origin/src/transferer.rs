@@ -5,33 +5,42 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use async_trait::async_trait;
+use futures_util::StreamExt as _;
 use shoal_control::cluster::message::TagName;
 use shoal_core::{Digest, RepositoryName, Tag};
-use shoal_driver::{ByteRange, ByteStream, ResolvedTag, TagExpectation, TransferError, Transferer};
-use shoal_store::Store;
+use shoal_driver::{
+    ByteRange, ByteStream, DriverError, ResolvedTag, TagExpectation, TransferError, Transferer,
+};
+use shoal_store::{BlobReader, Entry, ReadError, Store};
 
 use crate::records::Records;
+use crate::refill::Refill;
 
 /// The store and the tags of this origin.
 pub(crate) struct LocalTransferer {
     store: Store,
     records: Arc<Records>,
+    refill: Refill,
 }
 
 #[async_trait]
 impl Transferer for LocalTransferer {
-    async fn stat(&self, _: Option<&RepositoryName>, digest: &Digest) -> Result<u64, TransferError> {
-        self.store.blob(digest).map(|blob| blob.metainfo().length()).ok_or(TransferError::NotFound)
+    async fn stat(&self, repository: Option<&RepositoryName>, digest: &Digest) -> Result<u64, TransferError> {
+        match self.store.blob(digest) {
+            Some(blob) => Ok(blob.metainfo().length()),
+            None => Ok(self.refill.stat(repository, digest).await?),
+        }
     }
 
     async fn open(
         &self,
-        _: Option<&RepositoryName>,
-        _: &Digest,
-        _: ByteRange,
+        repository: Option<&RepositoryName>,
+        digest: &Digest,
+        range: ByteRange,
     ) -> Result<ByteStream, TransferError> {
-        // The driver looks into the store first, and there is no other place.
-        Err(TransferError::NotFound)
+        // The driver has looked into the store.
+        let entry = self.refill.open(repository, digest).await?;
+        Ok(stream(reader(&entry, range)))
     }
 
     async fn upload(&self, _: Option<&RepositoryName>, digest: &Digest) -> Result<(), TransferError> {
@@ -75,9 +84,24 @@ impl Transferer for LocalTransferer {
 }
 
 impl LocalTransferer {
-    pub(crate) fn new(store: Store, records: Arc<Records>) -> Self {
-        Self { store, records }
+    pub(crate) fn new(store: Store, records: Arc<Records>, refill: Refill) -> Self {
+        Self { store, records, refill }
     }
+}
+
+/// A range of a blob that is whole, or on its way.
+pub(crate) fn reader(entry: &Entry, range: ByteRange) -> BlobReader {
+    let bytes = range.start..range.end.unwrap_or(u64::MAX);
+    match entry {
+        Entry::Whole(blob) => blob.reader(bytes),
+        Entry::Partial(partial) => partial.reader(bytes),
+    }
+}
+
+/// A source that does not bring the rest is nobody's fault here, and may do so later.
+fn stream(reader: BlobReader) -> ByteStream {
+    let failed = |error: ReadError| DriverError::Unavailable { driver: "origin", detail: error.to_string() };
+    reader.into_stream().map(move |bytes| bytes.map_err(failed)).boxed()
 }
 
 /// A tag of a repository.
@@ -98,7 +122,9 @@ mod tests {
         let store = shoal_store::Config { directory: directory.path().join("store") };
         let metadata = FilesystemDriver::new(directory.path().join("metadata"));
         let records = Arc::new(Records::new(metadata));
-        let origin = LocalTransferer::new(Store::open(store).await.unwrap(), records);
+        let store = Store::open(store).await.unwrap();
+        let refill = crate::refill::testing::refill(&store, Vec::new());
+        let origin = LocalTransferer::new(store, records, refill);
         (directory, origin)
     }
 

@@ -137,6 +137,11 @@ impl Observer {
                 }
             }
             Event::Seed { digest, geometry, have } => self.open_swarm(digest, geometry, have),
+            Event::Grew { digest, pieces } => {
+                if let Some(watched) = self.swarms.get_mut(digest) {
+                    pieces.iter().for_each(|&piece| _ = watched.have.insert(piece));
+                }
+            }
             Event::Close { digest } => {
                 self.end_fetch(digest, |_| {});
                 self.fail_all(Failure::Closed, |(_, of, _)| of == digest);

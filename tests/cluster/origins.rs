@@ -1,5 +1,6 @@
 //! Several origins that keep blobs together.
 
+mod behind;
 mod history;
 mod kills;
 mod linearizable;

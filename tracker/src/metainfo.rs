@@ -47,10 +47,20 @@ pub(crate) enum Answer {
 #[derive(Debug)]
 struct Shelf {
     metainfo: LruCache<Digest, Arc<str>>,
+    /// Of blobs that an origin still receives, each until then.
+    outlines: LruCache<Digest, (Arc<str>, Instant)>,
     bytes: usize,
     capacity: usize,
     access: LruCache<FindRequest, Access>,
     lifetimes: Lifetimes,
+}
+
+/// How long a metainfo holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Holds {
+    ForGood,
+    /// It is the outline of a blob that an origin still receives.
+    ForNow,
 }
 
 /// How long what the origins said is believed.
@@ -117,7 +127,7 @@ impl Library {
         };
         let mut shelf = self.shelf();
         let (answer, result) = match outcome {
-            Ok(Some(text)) => (shelf.allow(Instant::now(), request, text), "found"),
+            Ok(Some((text, holds))) => (shelf.allow(Instant::now(), request, text, holds), "found"),
             Ok(None) => (shelf.refuse(Instant::now(), request), "not_found"),
             Err(reason) => (shelf.make_do(Instant::now(), request, reason), "failed"),
         };
@@ -126,18 +136,22 @@ impl Library {
         answer
     }
 
-    /// The metainfo as the wire has it; `None` if the origins say that there is none.
+    /// The metainfo as the wire has it, and for how long it holds; `None` if the origins say that there is none.
     async fn ask_origins(
         &self,
         request: &FindRequest,
         origins: Vec<ServerUrl>,
-    ) -> Result<Option<Arc<str>>, String> {
+    ) -> Result<Option<(Arc<str>, Holds)>, String> {
         if origins.is_empty() {
             return Err("no origin has announced itself".to_owned());
         }
         let client = self.origins.with_origins(origins, self.origin_timeout);
         match client.metainfo(request.repository.as_ref(), &request.digest).await {
-            Ok((signed, bearer)) => self.verify(signed, bearer).await.map(Some),
+            Ok((signed, bearer)) => {
+                let holds = if signed.metainfo.is_complete() { Holds::ForGood } else { Holds::ForNow };
+                let text = self.verify(signed, bearer).await?;
+                Ok(Some((text, holds)))
+            }
             Err(ControlError::NotFound { .. }) => Ok(None),
             Err(error) => {
                 tracing::warn!(error = &error as &dyn std::error::Error, "no origin answers");
@@ -184,7 +198,8 @@ impl Shelf {
 
     fn new(capacity: usize, access_entries: usize, lifetimes: Lifetimes) -> Self {
         let access = LruCache::sparse(NonZeroUsize::new(access_entries).unwrap_or(NonZeroUsize::MIN));
-        Self { metainfo: LruCache::unbounded(), bytes: 0, capacity, access, lifetimes }
+        let outlines = LruCache::sparse(MAX_OUTLINES);
+        Self { metainfo: LruCache::unbounded(), outlines, bytes: 0, capacity, access, lifetimes }
     }
 
     /// What is known well enough to be said without asking.
@@ -196,13 +211,25 @@ impl Shelf {
             _ if request.repository.is_none() => {}
             _ => return None,
         }
-        self.metainfo.get(&request.digest).cloned().map(Answer::Found)
+        let known = self.metainfo.get(&request.digest).cloned();
+        known.or_else(|| self.outline(now, &request.digest)).map(Answer::Found)
     }
 
-    fn allow(&mut self, now: Instant, request: &FindRequest, text: Arc<str>) -> Answer {
+    /// What was said of a blob that an origin receives, if that was a moment ago.
+    fn outline(&mut self, now: Instant, digest: &Digest) -> Option<Arc<str>> {
+        let (text, until) = self.outlines.get(digest)?;
+        (now < *until).then(|| Arc::clone(text))
+    }
+
+    fn allow(&mut self, now: Instant, request: &FindRequest, text: Arc<str>, holds: Holds) -> Answer {
         let recheck = now + self.lifetimes.allowed;
         self.access.put(request.clone(), Access::Allowed { said: now, recheck });
-        self.keep(request.digest, Arc::clone(&text));
+        match holds {
+            Holds::ForGood => self.keep(request.digest, Arc::clone(&text)),
+            Holds::ForNow => {
+                self.outlines.put(request.digest, (Arc::clone(&text), now + OUTLINE_LIFETIME));
+            }
+        }
         Answer::Found(text)
     }
 
@@ -235,6 +262,12 @@ impl Shelf {
     }
 }
 
+/// How long the outline of a blob that arrives is handed out without a look at the origin. 2 s: a fleet asks once, and who is
+/// late hears soon that the blob is whole.
+const OUTLINE_LIFETIME: Duration = Duration::from_secs(2);
+/// Outlines are some hundred bytes each, and so many blobs arrive at no cluster at once.
+const MAX_OUTLINES: NonZeroUsize = NonZeroUsize::new(4096).expect("not zero");
+
 #[cfg(test)]
 mod tests {
     use shoal_core::RepositoryName;
@@ -263,11 +296,22 @@ mod tests {
     #[test]
     fn a_yes_is_good_for_its_repository_and_its_time() {
         let (mut shelf, now) = shelf();
-        let found = shelf.allow(now, &request("app", 1), "text".into());
+        let found = shelf.allow(now, &request("app", 1), "text".into(), Holds::ForGood);
         assert_eq!(shelf.answer(now + seconds(59), &request("app", 1)), Some(found.clone()));
         assert_eq!(shelf.answer(now + seconds(60), &request("app", 1)), None);
         assert_eq!(shelf.answer(now, &request("secret", 1)), None, "another repository is asked for anew");
         assert_eq!(shelf.answer(now + seconds(99), &request("", 1)), Some(found), "any repository will do");
+    }
+
+    #[test]
+    fn an_outline_is_good_for_two_seconds_and_takes_nothing_from_a_metainfo() {
+        let (mut shelf, now) = shelf();
+        let outline = shelf.allow(now, &request("app", 1), "outline".into(), Holds::ForNow);
+        assert_eq!(shelf.answer(now + seconds(1), &request("app", 1)), Some(outline));
+        assert_eq!(shelf.answer(now + seconds(2), &request("app", 1)), None);
+        let found = shelf.allow(now + seconds(2), &request("app", 1), "text".into(), Holds::ForGood);
+        shelf.allow(now + seconds(2), &request("other", 1), "outline".into(), Holds::ForNow);
+        assert_eq!(shelf.answer(now + seconds(9), &request("app", 1)), Some(found));
     }
 
     #[test]
@@ -281,7 +325,7 @@ mod tests {
     #[test]
     fn a_no_takes_back_a_yes() {
         let (mut shelf, now) = shelf();
-        shelf.allow(now, &request("app", 1), "text".into());
+        shelf.allow(now, &request("app", 1), "text".into(), Holds::ForGood);
         shelf.refuse(now + seconds(60), &request("app", 1));
         let away = shelf.make_do(now + seconds(62), &request("app", 1), "away".to_owned());
         assert_eq!(away, Answer::Unavailable("away".to_owned()));
@@ -290,7 +334,7 @@ mod tests {
     #[test]
     fn an_old_yes_does_while_origins_are_away() {
         let (mut shelf, now) = shelf();
-        let found = shelf.allow(now, &request("app", 1), "text".into());
+        let found = shelf.allow(now, &request("app", 1), "text".into(), Holds::ForGood);
         let late = now + seconds(600);
         assert_eq!(shelf.make_do(late, &request("app", 1), "away".to_owned()), found);
         assert_eq!(shelf.answer(late, &request("app", 1)), Some(found), "the next does not wait for them");
@@ -306,15 +350,15 @@ mod tests {
         let (mut shelf, now) = shelf();
         let text: Arc<str> = "m".repeat(3000).into();
         for number in 0..3 {
-            shelf.allow(now, &request("", number), Arc::clone(&text));
+            shelf.allow(now, &request("", number), Arc::clone(&text), Holds::ForGood);
         }
         assert!(shelf.answer(now, &request("", 0)).is_some());
-        shelf.allow(now, &request("", 3), Arc::clone(&text));
+        shelf.allow(now, &request("", 3), Arc::clone(&text), Holds::ForGood);
         let kept: Vec<_> =
             (0..4).filter(|&number| shelf.answer(now, &request("", number)).is_some()).collect();
         assert_eq!(kept, [0, 2, 3]);
         assert_eq!(shelf.bytes, 3 * (3000 + Shelf::OVERHEAD));
-        shelf.allow(now, &request("", 3), text);
+        shelf.allow(now, &request("", 3), text, Holds::ForGood);
         assert_eq!(shelf.bytes, 3 * (3000 + Shelf::OVERHEAD), "keeping the same again takes no room");
     }
 }

@@ -16,10 +16,12 @@ use shoal_core::{Digest, PeerAddress, RepositoryName, Role, SignedMetainfo};
 use shoal_identity::Identity;
 
 use self::message::{
-    BlobQuery, Copy, CopyReason, CopyState, LinkName, LinkRecord, MAX_RECORD_LENGTH, MetadataRecord, Probe,
-    Probed, TagAcceptance, TagBallot, TagEntry, TagName, TagPromise, TagRecord, TagVote, path,
+    BlobName, BlobQuery, Copy, CopyReason, CopyState, LinkName, LinkRecord, MAX_RECORD_LENGTH,
+    MetadataRecord, Probe, Probed, RefillQuery, TagAcceptance, TagBallot, TagEntry, TagName, TagPromise,
+    TagRecord, TagVote, path,
 };
 use crate::error::{ControlError, Nonsense};
+use crate::message::{HashesQuery, HashesReply};
 use crate::origin::{blob, read_metainfo};
 use crate::server_url::ServerUrl;
 use crate::servers::{Call, Servers};
@@ -90,6 +92,38 @@ impl ClusterClient {
         let mut pairs = vec![("digest", digest.as_str()), ("start", start.as_str())];
         pairs.extend(end.as_deref().map(|end| ("end", end)));
         self.servers.stream_at(path::BLOB, pairs, blob(None, &query.digest), place, self.timeout).await
+    }
+
+    /// How long a blob is that no origin holds, by what stands behind that one.
+    pub async fn refill_length(&self, place: usize, name: &BlobName) -> Result<u64, ControlError> {
+        let how = (path::REFILL_LENGTH, REFILL_TIMEOUT, SMALL_REPLY);
+        self.ask(place, how, name, blob(name.repository.as_ref(), &name.digest)).await
+    }
+
+    /// What is known of a blob that this origin fetches from behind the cluster.
+    pub async fn refill_hashes(
+        &self,
+        place: usize,
+        query: &HashesQuery,
+    ) -> Result<HashesReply, ControlError> {
+        let how = (path::REFILL_HASHES, REFILL_TIMEOUT, HashesReply::MAX_LENGTH);
+        self.ask(place, how, query, blob(query.repository.as_ref(), &query.digest)).await
+    }
+
+    /// Bytes of a blob that no origin holds: this one fetches it, unless it is at it, and sends them as they come. A source may be
+    /// silent for long, so whoever reads looks himself whether the origin is still there. An error is the end of it.
+    pub async fn refill(
+        &self,
+        place: usize,
+        query: &RefillQuery,
+    ) -> Result<impl Stream<Item = Result<Bytes, ControlError>> + Send + use<>, ControlError> {
+        let (digest, start) = (query.digest.to_string(), query.start.to_string());
+        let end = query.end.map(|end| end.to_string());
+        let mut pairs = vec![("digest", digest.as_str()), ("start", start.as_str())];
+        pairs.extend(end.as_deref().map(|end| ("end", end)));
+        pairs.extend(query.repository.as_ref().map(|name| ("repository", name.as_str())));
+        let what = blob(query.repository.as_ref(), &query.digest);
+        self.servers.stream_at(path::REFILL, pairs, what, place, REFILL_TIMEOUT).await
     }
 
     /// What a link names at the origin.
@@ -211,6 +245,9 @@ fn name_of_tag(TagName { repository, tag }: &TagName) -> String {
 
 /// The longest reply that names one digest.
 const SMALL_REPLY: usize = 4 << 10;
+/// How long an origin may be silent while it waits for what stands behind it: a source that stalls is asked anew after some
+/// pauses, and others are asked after it.
+const REFILL_TIMEOUT: Duration = Duration::from_secs(90);
 /// How long an origin may take to say how far a copy is: it says so after two seconds, and its disk may be slow.
 const COPY_TIMEOUT: Duration = Duration::from_secs(8);
 

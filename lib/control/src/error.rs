@@ -115,6 +115,9 @@ pub enum Nonsense {
     /// Metainfo that is none.
     #[error("metainfo cannot be read")]
     Metainfo(#[from] MetainfoError),
+    /// A hash of which bytes are missing.
+    #[error("the last hash is cut")]
+    CutHash,
     /// Metainfo of another blob than that asked for.
     #[error("metainfo of another blob, {found}")]
     OtherBlob {

@@ -4,12 +4,13 @@
 //! sizes; writers keep to the limits that are named here.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use bytes::Bytes;
 use data_encoding::BASE64;
 use http::{Response, StatusCode, header};
 use serde::{Deserialize, Serialize};
-use shoal_core::{Digest, PeerAddress, PeerId, RepositoryName, SignedMetainfo, Tag};
+use shoal_core::{Digest, Geometry, PeerAddress, PeerId, PieceHash, RepositoryName, SignedMetainfo, Tag};
 
 use crate::error::Nonsense;
 
@@ -31,6 +32,9 @@ pub mod path {
     pub const REVOCATIONS: &str = "/v1/revocations";
     /// `GET` with a [`super::MetainfoQuery`] from an origin, for `SignedMetainfo::encode` as it is.
     pub const METAINFO: &str = "/v1/metainfo";
+    /// `GET` with a [`super::HashesQuery`] from an origin, for a [`super::HashesReply`]: what is known of a blob that an origin
+    /// still receives.
+    pub const HASHES: &str = "/v1/hashes";
     /// `GET` with a [`super::TagQuery`] from an origin, for a [`super::TagReply`].
     pub const TAG: &str = "/v1/tag";
     /// `GET` with a [`super::TagsQuery`] from an origin, for a [`super::TagsReply`].
@@ -204,6 +208,76 @@ pub struct MetainfoQuery {
     pub repository: Option<RepositoryName>,
 }
 
+/// What is known of a blob that an origin still receives, beyond the first `known` hashes. The answer waits a while for more.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HashesQuery {
+    /// The blob.
+    pub digest: Digest,
+    /// Where it must be linked; `None`: the origin has it at all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repository: Option<RepositoryName>,
+    /// How many hashes are known already, from the first.
+    #[serde(default)]
+    pub known: u32,
+}
+
+/// What an origin knows of a blob.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HashesReply {
+    /// How the blob is cut. While it arrives, its length is the source's word.
+    pub geometry: Geometry,
+    /// The hashes that follow those that are known, one after the other in standard base64. They are the word of the origin
+    /// that answers, which has not seen all of the blob.
+    pub hashes: String,
+    /// `SignedMetainfo::encode` in standard base64, once the blob is whole.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metainfo: Option<String>,
+}
+
+impl HashesReply {
+    /// The most bytes of a reply: all hashes of the largest blob, and its metainfo, in base64.
+    pub const MAX_LENGTH: usize =
+        (SignedMetainfo::MAX_ENCODED_LENGTH + 32 * Geometry::MAX_PIECES as usize) / 3 * 4 + 1024;
+    /// How long an origin waits for more at most. Below the second that each of several origins is given to answer.
+    pub const PATIENCE: Duration = Duration::from_millis(500);
+
+    /// The hashes of a blob that arrives.
+    #[must_use]
+    pub fn arriving(geometry: Geometry, hashes: &[PieceHash]) -> Self {
+        let bytes: Vec<u8> = hashes.iter().flat_map(|hash| hash.0).collect();
+        Self { geometry, hashes: BASE64.encode(&bytes), metainfo: None }
+    }
+
+    /// All that there is to know.
+    #[must_use]
+    pub fn whole(signed: &SignedMetainfo) -> Self {
+        let metainfo = Some(BASE64.encode(&signed.encode()));
+        Self { geometry: *signed.metainfo.geometry(), hashes: String::new(), metainfo }
+    }
+
+    /// What it says, unverified.
+    pub fn read(&self) -> Result<Known, Nonsense> {
+        if let Some(metainfo) = &self.metainfo {
+            return Ok(Known::Whole(SignedMetainfo::decode(BASE64.decode(metainfo.as_bytes())?.into())?));
+        }
+        let bytes = BASE64.decode(self.hashes.as_bytes())?;
+        let (hashes, rest) = bytes.as_chunks::<32>();
+        if !rest.is_empty() {
+            return Err(Nonsense::CutHash);
+        }
+        Ok(Known::Hashes(hashes.iter().copied().map(PieceHash).collect()))
+    }
+}
+
+/// What a [`HashesReply`] says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Known {
+    /// These follow those that were known.
+    Hashes(Vec<PieceHash>),
+    /// All of it, signed.
+    Whole(SignedMetainfo),
+}
+
 /// Which tag.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TagQuery {
@@ -318,6 +392,8 @@ impl ErrorReply {
 
 #[cfg(test)]
 mod tests {
+    use shoal_core::PieceLength;
+
     use super::*;
 
     #[test]
@@ -346,6 +422,19 @@ mod tests {
         let (sharing, sequence) = (Sharing::Own, 0);
         let known = Announced { interval_ms: 5, send_all: false, revocations: 0, sharing, sequence };
         assert_eq!(announced, known);
+    }
+
+    #[test]
+    fn what_is_known_of_a_blob_survives_the_wire_and_fits_its_limit() {
+        let geometry = Geometry::new(1 << 40, PieceLength::MAX).unwrap();
+        let hashes = vec![PieceHash([255; 32]); geometry.piece_count() as usize];
+        let reply = HashesReply::arriving(geometry, &hashes);
+        let text = serde_json::to_vec(&reply).unwrap();
+        assert!(text.len() <= HashesReply::MAX_LENGTH);
+        let read: HashesReply = serde_json::from_slice(&text).unwrap();
+        assert_eq!((read.geometry, read.read().unwrap()), (geometry, Known::Hashes(hashes)));
+        let cut = HashesReply { hashes: BASE64.encode(&[0; 33]), ..reply };
+        assert!(matches!(cut.read(), Err(Nonsense::CutHash)));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use shoal_core::{Digest, PeerId, RepositoryName, Role, SignedMetainfo, Tag};
 use shoal_identity::Identity;
 
 use crate::error::{ControlError, Nonsense};
-use crate::message::{TagReply, TagsReply, path};
+use crate::message::{HashesQuery, HashesReply, TagReply, TagsReply, path};
 use crate::server_url::ServerUrl;
 use crate::servers::{Call, Server, Servers, Start};
 
@@ -93,6 +93,16 @@ impl OriginClient {
         let (max, what) = (SignedMetainfo::MAX_ENCODED_LENGTH, blob(repository, digest));
         let (signed, server) = self.ask(path::METAINFO, query, max, what, read).await?;
         Ok((signed, server.id))
+    }
+
+    /// What an origin knows of a blob that it still receives, beyond the first `known` hashes; waits a while for more.
+    pub async fn hashes(&self, query: &HashesQuery) -> Result<HashesReply, ControlError> {
+        let (digest, known) = (query.digest.to_string(), query.known.to_string());
+        let mut pairs = vec![("digest", digest.as_str()), ("known", known.as_str())];
+        pairs.extend(query.repository.as_ref().map(|name| ("repository", name.as_str())));
+        let what = format!("hashes of {}", blob(query.repository.as_ref(), &query.digest));
+        let read = |reply: Bytes| Ok(serde_json::from_slice(&reply)?);
+        Ok(self.ask(path::HASHES, pairs, HashesReply::MAX_LENGTH, what, read).await?.0)
     }
 
     async fn ask<T>(

@@ -17,6 +17,9 @@ use crate::piece::{Geometry, GeometryError, PieceIndex, PieceLength};
 pub struct PieceHash(pub [u8; 32]);
 
 /// A blob's digest, its geometry, and the hash of each of its pieces. Cheap to clone.
+///
+/// Of a blob that is still arriving behind an origin only the first hashes are known, or none: an *outline*. It says how the
+/// blob is cut, and that the rest is to be asked for.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Metainfo {
     digest: Digest,
@@ -90,6 +93,8 @@ impl Metainfo {
     /// The longest encoding: a header, and the hashes of the most pieces a blob may have.
     pub const MAX_ENCODED_LENGTH: usize = 128 + 32 * Geometry::MAX_PIECES as usize;
     const MAGIC: [u8; 5] = *b"SHMI\x01";
+    /// Of one that lacks hashes. Whoever reads an older version refuses it.
+    const OUTLINE: [u8; 5] = *b"SHMI\x02";
 
     /// Puts a metainfo together; there must be one hash for each piece.
     pub fn new(digest: Digest, geometry: Geometry, hashes: Vec<PieceHash>) -> Result<Self, MetainfoError> {
@@ -98,6 +103,24 @@ impl Metainfo {
             return Err(MetainfoError::HashCount { expected: geometry.piece_count(), found });
         }
         Ok(Self { digest, geometry, hashes: hashes.into() })
+    }
+
+    /// What is known of a blob before its first piece has come.
+    #[must_use]
+    pub fn outline(digest: Digest, geometry: Geometry) -> Self {
+        Self { digest, geometry, hashes: Arc::default() }
+    }
+
+    /// Whether the hash of every piece is known.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.known() == self.geometry.piece_count()
+    }
+
+    /// The hashes of how many pieces are known, from the first.
+    #[must_use]
+    pub fn known(&self) -> u32 {
+        u32::try_from(self.hashes.len()).expect("never more than there are pieces")
     }
 
     /// The metainfo of a blob that is in memory.
@@ -125,7 +148,7 @@ impl Metainfo {
         self.geometry.length()
     }
 
-    /// The hash that a piece must have, if there is such a piece.
+    /// The hash that a piece must have, if there is such a piece and its hash is known.
     #[must_use]
     pub fn hash(&self, piece: PieceIndex) -> Option<&PieceHash> {
         self.hashes.get(piece.0 as usize)
@@ -135,11 +158,11 @@ impl Metainfo {
     #[must_use]
     pub fn encode(&self) -> Bytes {
         let mut out = BytesMut::with_capacity(128 + 32 * self.hashes.len());
-        out.put_slice(&Self::MAGIC);
+        out.put_slice(if self.is_complete() { &Self::MAGIC } else { &Self::OUTLINE });
         put_digest(&mut out, &self.digest);
         out.put_u64(self.geometry.length());
         out.put_u32(self.geometry.piece_length().bytes());
-        out.put_u32(self.geometry.piece_count());
+        out.put_u32(self.known());
         for hash in self.hashes.iter() {
             out.put_slice(&hash.0);
         }
@@ -149,15 +172,17 @@ impl Metainfo {
     /// Reads the canonical encoding, and nothing else.
     pub fn decode(bytes: Bytes) -> Result<Self, MetainfoError> {
         let mut input = Decoder::new(bytes);
-        if input.array()? != Self::MAGIC {
+        let version = input.array()?;
+        if ![Self::MAGIC, Self::OUTLINE].contains(&version) {
             return Err(MetainfoError::UnknownFormat);
         }
         let digest = take_digest(&mut input)?;
         let length = input.u64()?;
         let geometry = Geometry::new(length, PieceLength::new(input.u32()?)?)?;
-        let found = input.u32()?;
-        if found != geometry.piece_count() {
-            return Err(MetainfoError::HashCount { expected: geometry.piece_count(), found });
+        let (found, expected) = (input.u32()?, geometry.piece_count());
+        let fits = if version == Self::MAGIC { found == expected } else { found < expected };
+        if !fits {
+            return Err(MetainfoError::HashCount { expected, found });
         }
         let hashes = input.bytes(32 * found as usize)?;
         if input.left() > 0 {
@@ -170,7 +195,8 @@ impl Metainfo {
 
 impl fmt::Debug for Metainfo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Metainfo({}, {} bytes, {} pieces)", self.digest, self.length(), self.hashes.len())
+        let (known, pieces) = (self.known(), self.geometry.piece_count());
+        write!(f, "Metainfo({}, {} bytes, {known} of {pieces} pieces)", self.digest, self.length())
     }
 }
 
@@ -304,6 +330,23 @@ mod tests {
     }
 
     #[test]
+    fn an_outline_is_no_metainfo_and_reads_back_as_what_it_is() {
+        let content = vec![7; 2 << 20];
+        let (digest, geometry) = (Digest::sha256(&content), Geometry::for_blob(2 << 20).unwrap());
+        let outline = Metainfo::outline(digest, geometry);
+        assert!(!outline.is_complete() && Metainfo::of(&content).unwrap().is_complete());
+        assert_eq!((outline.known(), outline.hash(PieceIndex(0))), (0, None));
+        assert_eq!(Metainfo::decode(outline.encode()).unwrap(), outline);
+        // Neither is taken for the other, whatever the version says.
+        let mut renamed = outline.encode().to_vec();
+        renamed[4] = 1;
+        assert!(matches!(Metainfo::decode(renamed.into()), Err(MetainfoError::HashCount { .. })));
+        let mut renamed = Metainfo::of(&content).unwrap().encode().to_vec();
+        renamed[4] = 2;
+        assert!(matches!(Metainfo::decode(renamed.into()), Err(MetainfoError::HashCount { .. })));
+    }
+
+    #[test]
     fn a_builder_that_saw_less_than_the_blob_refuses() {
         let mut builder = MetainfoBuilder::new(Geometry::for_blob(3 << 20).unwrap());
         builder.update(&vec![0; 1 << 20]);
@@ -344,9 +387,9 @@ mod tests {
         }
 
         #[test]
-        fn garbage_is_refused_or_canonical(mut bytes: Vec<u8>, prefix: bool) {
-            if prefix {
-                bytes.splice(0..0, *b"SHMI\x01\x01");
+        fn garbage_is_refused_or_canonical(mut bytes: Vec<u8>, version in 0u8..3) {
+            if version > 0 {
+                bytes.splice(0..0, [b'S', b'H', b'M', b'I', version, 1]);
             }
             if let Ok(metainfo) = Metainfo::decode(bytes.clone().into()) {
                 prop_assert_eq!(metainfo.encode().to_vec(), bytes);

@@ -51,9 +51,3 @@ pub struct Peer {
     /// Operator's name for the node.
     pub name: String,
 }
-
-/// An error with all that caused it, in one line.
-pub(crate) fn causes(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
-}

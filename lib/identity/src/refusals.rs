@@ -32,7 +32,7 @@ impl Refusals {
     pub fn note(&self, remote: SocketAddr, reason: &dyn std::error::Error) {
         let left_out = self.pace.lock().unwrap_or_else(PoisonError::into_inner).next(Instant::now());
         if let Some(left_out) = left_out {
-            let reason = crate::causes(reason);
+            let reason = shoal_core::causes(reason);
             tracing::warn!(port = self.port, %remote, reason, left_out, "refused");
         }
     }

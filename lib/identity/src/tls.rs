@@ -18,9 +18,8 @@ use rustls::{
     SignatureScheme, version,
 };
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
-use shoal_core::Role;
+use shoal_core::{Role, causes};
 
-use crate::causes;
 use crate::standing::Standing;
 use crate::trust::CertificateError;
 

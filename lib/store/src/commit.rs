@@ -7,7 +7,7 @@
 use std::io;
 use std::sync::Arc;
 
-use shoal_core::Digest;
+use shoal_core::{Digest, Metainfo, Proof, SignedMetainfo};
 
 use crate::blob::Blob;
 use crate::directory::Closed;
@@ -57,6 +57,12 @@ pub enum CommitError {
         /// Blob.
         digest: Digest,
     },
+    /// Nobody has signed the hashes of its pieces.
+    #[error("nobody signed the pieces of {digest}")]
+    Unsigned {
+        /// Blob.
+        digest: Digest,
+    },
 }
 
 /// The steps that change names, in order; see the module.
@@ -83,19 +89,46 @@ impl Inner {
         }
     }
 
+    /// The same for a partial whose pieces nobody has signed yet: that is done once they are proved to be the blob.
+    pub(crate) fn commit_signed(
+        self: &Arc<Self>,
+        sign: impl FnOnce(&Metainfo) -> Proof,
+    ) -> Result<Blob, CommitError> {
+        let _pin = self.usage.pin().ok_or_else(|| self.gone())?;
+        self.prove_and_sync()?;
+        if self.hashes.signed().is_none() {
+            let digest = self.digest();
+            let metainfo = Metainfo::new(digest, *self.metainfo().geometry(), self.hashes.from(0));
+            let metainfo = metainfo.map_err(|_| CommitError::Unsigned { digest })?;
+            let proof = sign(&metainfo);
+            let vouched = self.vouch(&SignedMetainfo { metainfo, proof });
+            vouched.map_err(|_| CommitError::Unsigned { digest })?;
+        }
+        self.commit()
+    }
+
+    /// The metainfo with all hashes.
+    fn signed(&self) -> Result<&SignedMetainfo, CommitError> {
+        self.hashes.signed().ok_or_else(|| CommitError::Unsigned { digest: self.digest() })
+    }
+
     fn try_commit(self: &Arc<Self>) -> Result<Blob, CommitError> {
         self.prove_and_sync()?;
+        if let Some(settled) = self.settled() {
+            return settled;
+        }
+        let signed = self.signed()?;
         let change = self.directory.change(&self.digest()).map_err(|Closed| self.gone())?;
         // Another commit, or an import, may have been first.
         if let Some(settled) = self.settled() {
             return settled;
         }
         for step in Step::ALL {
-            self.take(step).map_err(|source| CommitError::of_disk(self.digest(), source))?;
+            self.take(step, signed).map_err(|source| CommitError::of_disk(self.digest(), source))?;
         }
-        let blob = self.become_whole();
+        let blob = self.become_whole(signed);
         drop(change);
-        blob
+        Ok(blob)
     }
 
     /// The part that takes long and changes no name: done before others are held off, and harmless if done twice.
@@ -129,7 +162,7 @@ impl Inner {
         Ok(())
     }
 
-    pub(crate) fn take(&self, step: Step) -> Result<(), DiskError> {
+    pub(crate) fn take(&self, step: Step, signed: &SignedMetainfo) -> Result<(), DiskError> {
         let digest = self.digest();
         let layout = self.directory.layout();
         let (from, to) = (self.path(), layout.blob(&digest));
@@ -137,7 +170,7 @@ impl Inner {
             Step::WriteMetainfo => {
                 let path = layout.metainfo(&digest);
                 disk::create_parent(&path)?;
-                self.directory.write_durable(&path, &self.signed.encode())
+                self.directory.write_durable(&path, &signed.encode())
             }
             Step::MoveBytes => {
                 disk::create_parent(&to)?;
@@ -154,14 +187,14 @@ impl Inner {
         }
     }
 
-    fn become_whole(self: &Arc<Self>) -> Result<Blob, CommitError> {
+    fn become_whole(self: &Arc<Self>, signed: &SignedMetainfo) -> Blob {
         let digest = self.digest();
-        let blob = Blob::new(self.signed.clone(), self.directory.layout(), self.usage.clone());
+        let blob = Blob::new(signed.clone(), self.directory.layout(), self.usage.clone());
         if let Some(space) = self.space.upgrade() {
             space.index.insert(digest, Entry::Whole(blob.clone()));
         }
         self.progress.send_if_modified(|progress| progress.complete(blob.clone(), self.file.clone()));
-        Ok(blob)
+        blob
     }
 
     /// The result, if there is one already.

@@ -10,6 +10,7 @@
     reason = "an error names digests by value, 65 bytes each; errors are rare, and none is raised in a hot loop"
 )]
 
+mod arrivals;
 mod blob;
 mod checkpoint;
 mod commit;
@@ -19,6 +20,7 @@ mod directory;
 mod disk;
 mod eviction;
 mod frontier;
+mod hashes;
 mod import;
 mod index;
 mod layout;
@@ -35,12 +37,14 @@ mod testing;
 mod tests;
 mod usage;
 
+pub use arrivals::{Arrivals, Arrived};
 pub use blob::Blob;
 pub use commit::CommitError;
 pub use config::{CacheConfig, Config, Percent, Room, RoomError, Verify};
 pub use directory::OpenError;
 pub use disk::DiskError;
 pub use eviction::NoRoom;
+pub use hashes::Conflict;
 pub use import::ImportError;
 pub use index::Entry;
 pub use partial::{Partial, WriteError, Written};

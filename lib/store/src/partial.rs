@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, Weak};
 
 use bytes::Bytes;
-use shoal_core::{Bitfield, Digest, Metainfo, Piece, PieceHash, PieceIndex, SignedMetainfo};
+use shoal_core::{Bitfield, Digest, Metainfo, Piece, PieceHash, PieceIndex, Proof, SignedMetainfo};
 use tokio::sync::{Semaphore, oneshot, watch};
 
 use crate::blob::{Blob, read_part};
@@ -20,6 +20,7 @@ use crate::demand::Demand;
 use crate::directory::{Directory, locked};
 use crate::disk::{self, DiskError, blocking};
 use crate::frontier::Frontier;
+use crate::hashes::Hashes;
 use crate::layout::PartialFile;
 use crate::progress::{Gone, Phase, Progress};
 use crate::reader::{BlobReader, ReadError};
@@ -40,6 +41,8 @@ pub(crate) struct Inner {
     pub(crate) signed: SignedMetainfo,
     pub(crate) file: Arc<File>,
     pub(crate) progress: watch::Sender<Progress>,
+    /// Those that the pieces must have: what `signed` lacks of them is learned.
+    pub(crate) hashes: Hashes,
     /// Where the blob's own digest is computed, if it is.
     pub(crate) frontier: Option<Frontier>,
     pub(crate) unsaved: Unsaved,
@@ -58,6 +61,13 @@ enum Durability {
     Kept,
     /// A sync failed. The kernel tells that once and may then call the lost pages clean, so it is kept here.
     Lost,
+}
+
+/// What to do with a piece whose hash is not known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Unknown {
+    Refuse,
+    Learn,
 }
 
 /// What became of a piece that was written.
@@ -108,6 +118,14 @@ pub enum WriteError {
         /// What the file system said.
         source: DiskError,
     },
+    /// Nobody has said yet which hash the piece must have.
+    #[error("the hash of piece {piece} of {digest} is not known yet")]
+    HashUnknown {
+        /// Blob.
+        digest: Digest,
+        /// Piece.
+        piece: PieceIndex,
+    },
     /// The partial was deleted or discarded; `Store::create` begins anew.
     #[error("the partial {digest} is gone")]
     Gone {
@@ -125,15 +143,19 @@ impl Partial {
         file: File,
         progress: Progress,
     ) -> Self {
+        let is_vouched_for = signed.metainfo.is_complete();
+        let progress = if is_vouched_for { progress } else { progress.not_vouched_for() };
         let frontier = match space.verify {
-            Verify::Full => Some(Frontier::new(signed.metainfo.digest().algorithm())),
-            Verify::Pieces => None,
+            // Nobody whose word counts has seen the blob whole.
+            Verify::Pieces if is_vouched_for => None,
+            Verify::Full | Verify::Pieces => Some(Frontier::new(signed.metainfo.digest().algorithm())),
         };
         Self(Arc::new(Inner {
             directory: space.directory.clone(),
             space: Arc::downgrade(space),
             usage,
             frontier,
+            hashes: Hashes::new(&signed),
             signed,
             file: Arc::new(file),
             progress: watch::Sender::new(progress),
@@ -145,16 +167,10 @@ impl Partial {
         }))
     }
 
-    /// Its metainfo.
+    /// Its metainfo, as it was when the partial was made: of one that is still arriving at an origin an outline.
     #[must_use]
     pub fn metainfo(&self) -> &Metainfo {
         self.0.metainfo()
-    }
-
-    /// With proof, for passing on.
-    #[must_use]
-    pub fn signed(&self) -> SignedMetainfo {
-        self.0.signed.clone()
     }
 
     /// Which pieces are in (a snapshot).
@@ -167,12 +183,27 @@ impl Partial {
     ///
     /// Once begun it goes on even if the future is dropped. Two pieces of a blob are at it at a time; more wait.
     pub async fn write_piece(&self, piece: PieceIndex, bytes: Bytes) -> Result<Written, WriteError> {
+        self.take_piece(piece, bytes, Unknown::Refuse).await
+    }
+
+    /// The same for who receives a blob that nobody has cut yet, piece after piece: the hash of one that is new is learned from
+    /// it. Whether all of them are the blob turns out at the end, by [`Self::commit_signed`].
+    pub async fn append_piece(&self, piece: PieceIndex, bytes: Bytes) -> Result<Written, WriteError> {
+        self.take_piece(piece, bytes, Unknown::Learn).await
+    }
+
+    async fn take_piece(
+        &self,
+        piece: PieceIndex,
+        bytes: Bytes,
+        unknown: Unknown,
+    ) -> Result<Written, WriteError> {
         let (answer, answered) = oneshot::channel();
         let partial = self.0.clone();
         let digest = partial.digest();
         let lane = partial.lanes.clone().acquire_owned().await.expect("nobody closes it");
         tokio::task::spawn_blocking(move || {
-            let written = partial.write(piece, &bytes);
+            let written = partial.write(piece, &bytes, unknown);
             drop((bytes, lane));
             let is_new = matches!(written, Ok(Written::New));
             // The answer comes before the hashing, which may have far to go and is nobody's to wait for. Whoever
@@ -214,10 +245,25 @@ impl Partial {
 
     /// All pieces in: whole digest proved, fsync, rename, directory fsync. Wrong digest: partial is discarded, readers fail.
     ///
-    /// May be called by several at once and again: all get the same result. Goes on even if the future is dropped.
+    /// May be called by several at once and again: all get the same result. Goes on even if the future is dropped. Where nobody
+    /// has vouched for the pieces yet it waits for that, or for the end of the fetch.
     pub async fn commit(&self) -> Result<Blob, CommitError> {
+        let mut progress = self.0.progress.subscribe();
+        let vouched =
+            |progress: &Progress| progress.is_vouched_for() || !matches!(progress.phase(), Phase::Open);
+        // The sender is here as long as this is.
+        let _ = progress.wait_for(vouched).await;
         let partial = self.0.clone();
         blocking(move || partial.commit()).await
+    }
+
+    /// The same for a blob that came by [`Self::append_piece`]: once its digest is proved, `sign` says so.
+    pub async fn commit_signed(
+        &self,
+        sign: impl FnOnce(&Metainfo) -> Proof + Send + 'static,
+    ) -> Result<Blob, CommitError> {
+        let partial = self.0.clone();
+        blocking(move || partial.commit_signed(sign)).await
     }
 
     /// Ends the waiting of all readers with an error (the fetch gave up). Pieces stay. A later `create` makes it readable again.
@@ -275,14 +321,31 @@ impl Inner {
         }
     }
 
-    fn write(self: &Arc<Self>, index: PieceIndex, bytes: &[u8]) -> Result<Written, WriteError> {
-        let digest = self.digest();
-        let (Some(piece), Some(hash)) = (self.piece(index), self.metainfo().hash(index)) else {
-            return Err(WriteError::NoSuchPiece { digest, piece: index });
-        };
-        if bytes.len() != piece.length as usize || PieceHash::of(bytes) != *hash {
-            return Err(WriteError::Corrupt { digest, piece: index });
+    fn check(&self, piece: Piece, bytes: &[u8], unknown: Unknown) -> Result<(), WriteError> {
+        let (digest, index) = (self.digest(), piece.index);
+        let corrupt = || WriteError::Corrupt { digest, piece: index };
+        if bytes.len() != piece.length as usize {
+            return Err(corrupt());
         }
+        let found = PieceHash::of(bytes);
+        match (self.hashes.of(index), unknown) {
+            (Some(hash), _) if hash == found => Ok(()),
+            (Some(_), _) => Err(corrupt()),
+            (None, Unknown::Refuse) => Err(WriteError::HashUnknown { digest, piece: index }),
+            // Another that was quicker said otherwise.
+            (None, Unknown::Learn) => self.hashes.learn(index.0, &[found]).map_err(|_| corrupt()),
+        }
+    }
+
+    fn write(
+        self: &Arc<Self>,
+        index: PieceIndex,
+        bytes: &[u8],
+        unknown: Unknown,
+    ) -> Result<Written, WriteError> {
+        let digest = self.digest();
+        let piece = self.piece(index).ok_or(WriteError::NoSuchPiece { digest, piece: index })?;
+        self.check(piece, bytes, unknown)?;
         if self.readable().is_err() {
             return Err(WriteError::Gone { digest });
         }

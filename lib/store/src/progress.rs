@@ -21,6 +21,8 @@ pub(crate) struct Progress {
     /// How often the fetch failed so far: who began to read before a failure is told of it even if another fetch began since.
     failures: u64,
     last_failure: Arc<str>,
+    /// Whether somebody signed the hashes of all pieces: then each is right by itself.
+    vouched: bool,
 }
 
 /// Where a partial is in its life.
@@ -58,13 +60,18 @@ pub(crate) enum Gone {
 
 impl Progress {
     pub(crate) fn new(pieces: Bitfield) -> Self {
-        Self { pieces, phase: Phase::Open, failures: 0, last_failure: "".into() }
+        Self { pieces, phase: Phase::Open, failures: 0, last_failure: "".into(), vouched: true }
     }
 
     /// As a start finds it: nobody fetches it yet, or any more.
     pub(crate) fn found(pieces: Bitfield) -> Self {
         let last_failure = "a restart interrupted the fetch".into();
         Self { phase: Phase::Failed, last_failure, ..Self::new(pieces) }
+    }
+
+    /// The same, of pieces whose hashes nobody has signed.
+    pub(crate) fn not_vouched_for(self) -> Self {
+        Self { vouched: false, ..self }
     }
 
     pub(crate) fn pieces(&self) -> &Bitfield {
@@ -83,6 +90,10 @@ impl Progress {
     pub(crate) fn failure_since(&self, known: u64) -> Option<Arc<str>> {
         let failed = matches!(self.phase, Phase::Failed) || self.failures > known;
         failed.then(|| self.last_failure.clone())
+    }
+
+    pub(crate) fn is_vouched_for(&self) -> bool {
+        self.vouched
     }
 
     /// Whether the blob's own digest was checked.
@@ -107,6 +118,10 @@ impl Progress {
             // All pieces are in, or nobody can wait: there is nothing to end.
             Phase::Failed | Phase::Proved | Phase::Whole { .. } | Phase::Gone(_) => false,
         }
+    }
+
+    pub(crate) fn vouch(&mut self) -> bool {
+        !std::mem::replace(&mut self.vouched, true)
     }
 
     pub(crate) fn revive(&mut self) -> bool {

@@ -247,17 +247,23 @@ impl Arriving {
             Phase::Gone(why) => return Err(ReadError::of_gone(digest, *why)),
         };
         let Some(piece) = self.geometry.piece_at(left.start).filter(|_| !left.is_empty()) else {
-            let withheld = self.is_complete && !progress.is_proved();
+            let withheld = is_withheld(&progress, self.is_complete);
             return if withheld { wait(&progress, digest, self.known_failures) } else { Ok(Next::End) };
         };
-        let is_last = piece.range().end == self.geometry.length();
-        let withheld = self.is_complete && is_last && !progress.is_proved();
+        let is_last = piece.range().end >= left.end;
+        let withheld = is_last && is_withheld(&progress, self.is_complete);
         if withheld || !progress.pieces().contains(piece.index) {
             return wait(&progress, digest, self.known_failures);
         }
         let end = piece.range().end.min(left.end).min(left.start + CHUNK);
         Ok(Next::Read(file.clone(), left.start..end))
     }
+}
+
+/// Whether the end of what is read has to wait for the proof: of the whole blob always, and of a part of it where nobody
+/// signed its pieces.
+fn is_withheld(progress: &Progress, is_complete: bool) -> bool {
+    (is_complete || !progress.is_vouched_for()) && !progress.is_proved()
 }
 
 fn wait(progress: &Progress, digest: Digest, known_failures: u64) -> Result<Next, ReadError> {

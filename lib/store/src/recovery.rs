@@ -81,6 +81,9 @@ impl Recovery<'_> {
         let signed = read_metainfo(&path, digest)?;
         let found = entry.metadata().map_err(|source| DiskError::new("stat", &entry.path(), source))?;
         check_length(found.len(), &signed)?;
+        if !signed.metainfo.is_complete() {
+            return Err(Misfit::Damaged("its metainfo lacks hashes".into()));
+        }
         Ok(Blob::new(signed, self.layout(), self.usage(&[path])))
     }
 

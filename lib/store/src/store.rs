@@ -167,7 +167,8 @@ impl Store {
     /// Makes (or takes up) the partial; `Entry::Whole` if it is whole already. It counts as being fetched, and is not
     /// evicted, until it is whole or [`Partial::fail`] was called.
     ///
-    /// One that is there keeps its own metainfo, which may cut the blob differently: use that of the entry.
+    /// One that is there keeps its own metainfo, which may cut the blob differently: use that of the entry. Where that lacks
+    /// hashes it takes those that it is told of here; if they contradict each other, what came so far is thrown away.
     pub async fn create(&self, metainfo: &SignedMetainfo) -> Result<Entry, CreateError> {
         if let Some(blob) = self.blob(metainfo.metainfo.digest()) {
             return Ok(Entry::Whole(blob));
@@ -238,7 +239,7 @@ impl Store {
         let (digest, length) = (*signed.metainfo.digest(), signed.metainfo.length());
         {
             let _change = self.change(&digest)?;
-            if let Some(entry) = self.take_up(&digest) {
+            if let Some(entry) = self.take_up(signed) {
                 return Ok(entry);
             }
         }
@@ -258,9 +259,17 @@ impl Store {
     }
 
     /// What is there, to be fetched on. Call under the digest's change.
-    fn take_up(&self, digest: &Digest) -> Option<Entry> {
+    fn take_up(&self, signed: &SignedMetainfo) -> Option<Entry> {
+        let digest = signed.metainfo.digest();
         let entry = self.space.index.find(digest)?;
         if let Entry::Partial(partial) = &entry {
+            let lacks_hashes = partial.0.hashes.signed().is_none();
+            if lacks_hashes && signed.metainfo.is_complete() && partial.vouch(signed).is_err() {
+                tracing::warn!(%digest, "a partial is thrown away: an origin signed other pieces");
+                self.space.index.remove(digest);
+                partial.0.progress.send_if_modified(|progress| progress.end(Gone::Deleted));
+                return None;
+            }
             partial.0.progress.send_if_modified(Progress::revive);
         }
         Some(entry)
@@ -270,7 +279,7 @@ impl Store {
     fn take_up_or_create(&self, signed: &SignedMetainfo) -> Result<Entry, CreateError> {
         let digest = *signed.metainfo.digest();
         let _change = self.change(&digest)?;
-        if let Some(entry) = self.take_up(&digest) {
+        if let Some(entry) = self.take_up(signed) {
             return Ok(entry);
         }
         let entry = Entry::Partial(self.create_partial(signed.clone())?);

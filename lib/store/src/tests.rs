@@ -1,5 +1,6 @@
 //! What the store promises, by theme.
 
+mod appending;
 mod crash;
 mod evicting;
 mod importing;

@@ -86,6 +86,7 @@ impl Engine {
             }
             Event::Raise { digest, priority } => self.raise(&digest, priority),
             Event::Seed { digest, geometry, have } => self.seed(digest, geometry, have),
+            Event::Grew { digest, pieces } => self.grew(&digest, pieces),
             Event::NotHeld { digest } => self.not_held(digest),
             Event::Close { digest } => self.close(&digest),
             Event::Found { digest, candidates } => self.found(digest, candidates),

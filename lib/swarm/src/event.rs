@@ -162,6 +162,13 @@ pub enum Event {
         /// On disk.
         have: Bitfield,
     },
+    /// Pieces of a blob that is served and not fetched came another way: this node is where others have them from.
+    Grew {
+        /// Blob.
+        digest: Digest,
+        /// Pieces.
+        pieces: Vec<PieceIndex>,
+    },
     /// The blob of `Action::Load` is not here.
     NotHeld {
         /// Blob.

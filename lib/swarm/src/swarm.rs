@@ -25,7 +25,7 @@ pub(crate) struct Swarm {
     pub(crate) late: Late,
     /// How each piece went out; grown as far as needed.
     sends: Vec<Sends>,
-    /// Whether all of it was here from the beginning: this node is where others have it from.
+    /// Whether all of it was here from the beginning, or comes another way: this node is where others have it from.
     is_source: bool,
     /// Pieces of which the members have not heard.
     pub(crate) news: Vec<PieceIndex>,
@@ -82,6 +82,14 @@ impl Swarm {
             told_at: None,
             asked_at: now,
         }
+    }
+
+    /// Takes pieces that came another way; gives those that are new.
+    pub(crate) fn grow(&mut self, now: Moment, mut pieces: Vec<PieceIndex>) -> Vec<PieceIndex> {
+        self.is_source = true;
+        self.asked_at = now;
+        pieces.retain(|&piece| self.have.insert(piece));
+        pieces
     }
 
     /// Begins to fetch what is missing, as far as it is wanted.

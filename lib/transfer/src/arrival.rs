@@ -55,6 +55,10 @@ impl Arrivals {
         self.metrics.received(self.role, bytes.len() as u64);
         let outcome = self.store(&wanted.partial, piece, bytes).await;
         self.requests.end(digest, piece);
+        let Some(outcome) = outcome else {
+            let message = Message::Reject { digest, piece };
+            return self.note(Note::Message { connection: self.connection, message }).await;
+        };
         self.note(Note::Received { connection: self.connection, digest, piece, outcome }).await;
     }
 
@@ -66,11 +70,13 @@ impl Arrivals {
         self.note(Note::Message { connection: self.connection, message }).await;
     }
 
-    async fn store(&self, partial: &Partial, piece: PieceIndex, bytes: Bytes) -> PieceOutcome {
+    /// Nothing if the piece cannot be checked yet: it counts as not sent.
+    async fn store(&self, partial: &Partial, piece: PieceIndex, bytes: Bytes) -> Option<PieceOutcome> {
         let (result, outcome) = match partial.write_piece(piece, bytes).await {
             Ok(Written::New) => (PieceResult::Good, PieceOutcome::Good),
             Ok(Written::Duplicate) => (PieceResult::Duplicate, PieceOutcome::Good),
             Err(WriteError::Corrupt { .. }) => (PieceResult::Corrupt, PieceOutcome::Corrupt),
+            Err(WriteError::HashUnknown { .. }) => return None,
             Err(error) => {
                 let digest = partial.metainfo().digest();
                 tracing::error!(%digest, %piece, error = &error as &dyn std::error::Error, "piece not stored");
@@ -78,7 +84,7 @@ impl Arrivals {
             }
         };
         self.metrics.piece(result);
-        outcome
+        Some(outcome)
     }
 
     async fn note(&self, note: Note) {

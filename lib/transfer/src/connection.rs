@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use shoal_core::{Digest, PeerId, PieceIndex};
+use shoal_store::Arrived;
 use shoal_swarm::{Message, PieceOutcome};
 use tokio::sync::mpsc;
 
@@ -37,6 +38,10 @@ pub(crate) enum Note {
     Closed { connection: ConnectionId, fault: Fault },
     /// The readers of a blob that is fetched moved.
     Demand { digest: Digest, fetch: u64 },
+    /// A blob that is served, and that something else receives, has more pieces, or has come to an end.
+    Grew { digest: Digest, arrived: Arrived },
+    /// More hashes are known of a blob that is fetched while its origin receives it.
+    Learned { digest: Digest, fetch: u64 },
 }
 
 /// Why a connection ended.

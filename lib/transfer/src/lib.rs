@@ -11,6 +11,7 @@ mod addresses;
 mod arrival;
 mod config;
 mod connection;
+mod early;
 mod endpoint;
 mod fetch;
 mod frames;

@@ -7,6 +7,7 @@
 mod actions;
 mod connections;
 mod fetches;
+mod growth;
 mod view;
 
 use std::collections::{HashMap, VecDeque};
@@ -75,6 +76,8 @@ enum Outcome {
     Uploaded { key: UploadKey, sent: bool },
     /// A complete partial was committed, or not.
     Committed { digest: Digest, fetch: u64, result: Result<Blob, CommitError> },
+    /// There is nothing more to watch.
+    Watched,
     /// The owner let go of a fetch.
     Abandoned { digest: Digest, fetch: u64 },
 }
@@ -263,6 +266,8 @@ impl Node {
                 self.events.push_back(Event::Received { peer: connection.peer, digest, piece, outcome });
             }
             Note::Closed { connection, fault } => self.closed(connection, &fault),
+            Note::Grew { digest, arrived } => self.grew(digest, arrived),
+            Note::Learned { digest, fetch } => self.learned(digest, fetch),
             Note::Demand { digest, fetch } => {
                 let swarm = self.swarms.get(&digest);
                 if let Some(fetch) = swarm.and_then(|swarm| swarm.fetch(fetch)) {
@@ -276,7 +281,7 @@ impl Node {
         match outcome {
             Ok(Outcome::Dialled { peer, number, result }) => self.dialled(peer, number, result),
             Ok(Outcome::Heard(result)) => self.heard(result),
-            Ok(Outcome::Disconnected) => {}
+            Ok(Outcome::Disconnected | Outcome::Watched) => {}
             Ok(Outcome::Uploaded { key, sent }) => self.uploaded(key, sent),
             Ok(Outcome::Committed { digest, fetch, result }) => self.committed(digest, fetch, result),
             Ok(Outcome::Abandoned { digest, fetch }) => {

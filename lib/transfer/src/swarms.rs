@@ -8,6 +8,7 @@ use shoal_swarm::Event;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
+use crate::early::Early;
 use crate::fetch::FetchEvent;
 
 /// Blobs by digest. The engine bounds their number: it says when an idle one may go.
@@ -20,6 +21,22 @@ pub(crate) struct Swarm {
     pub(crate) entry: Entry,
     /// Who wants it here, if anybody does.
     pub(crate) fetch: Option<Underway>,
+    /// Whoever looks how far it comes another way.
+    pub(crate) growth: Option<Growth>,
+}
+
+/// A blob that is served while something else receives it. Looked at until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Growth {
+    /// What the engine knows of.
+    pub(crate) told: Bitfield,
+    pub(crate) watcher: AbortHandle,
+}
+
+impl Drop for Growth {
+    fn drop(&mut self) {
+        self.watcher.abort();
+    }
 }
 
 /// A fetch, as the node holds it.
@@ -29,12 +46,14 @@ pub(crate) struct Underway {
     pub(crate) partial: Partial,
     events: mpsc::Sender<FetchEvent>,
     watcher: AbortHandle,
+    /// Pieces that peers have and whose hashes are not known yet; `None` where all are.
+    pub(crate) early: Option<Early>,
 }
 
 impl Swarm {
     /// Opens what the store has, to serve it.
     pub(crate) fn seed(entry: Entry) -> Self {
-        Self { entry, fetch: None }
+        Self { entry, fetch: None, growth: None }
     }
 
     /// The answer to the engine's `Load`.
@@ -74,7 +93,8 @@ impl Underway {
         events: mpsc::Sender<FetchEvent>,
         watcher: AbortHandle,
     ) -> Self {
-        Self { number, partial, events, watcher }
+        let early = partial.signed().is_none().then(Early::default);
+        Self { number, partial, events, watcher, early }
     }
 
     /// Asks the owner for peers; once is enough until it has heard.

@@ -14,19 +14,20 @@ use data_encoding::BASE64;
 use futures_util::{StreamExt as _, stream};
 use shoal_control::ErrorReply;
 use shoal_control::cluster::message::{
-    BlobQuery, Copy, CopyState, LinkName, LinkRecord, MAX_COPY_LENGTH, MAX_LACKING, MAX_TAG_WRITES,
-    MetadataRecord, Probe, Probed, TagAcceptance, TagBallot, TagEntry, TagName, TagPromise, TagRecord,
-    TagVote, path,
+    BlobName, BlobQuery, Copy, CopyState, LinkName, LinkRecord, MAX_COPY_LENGTH, MAX_LACKING, MAX_TAG_WRITES,
+    MetadataRecord, Probe, Probed, RefillQuery, TagAcceptance, TagBallot, TagEntry, TagName, TagPromise,
+    TagRecord, TagVote, path,
 };
-use shoal_control::message::MetainfoQuery;
+use shoal_control::message::{HashesQuery, HashesReply, MetainfoQuery};
 use shoal_core::{Digest, PeerAddress, RepositoryName, Role, SignedMetainfo};
-use shoal_driver::TransferError;
+use shoal_driver::{ByteRange, TransferError};
 use shoal_http::{ClientCertificate, RemoteAddress};
 use tokio::sync::mpsc;
 
 use super::Cluster;
 use super::copies::CopyError;
 use crate::records::link_of;
+use crate::transferer::reader;
 
 type Asked = State<Arc<Cluster>>;
 type Answer<T> = Result<Json<T>, Refusal>;
@@ -43,6 +44,9 @@ impl Cluster {
             .route(path::LACKING, post(lacking))
             .route(path::BLOB, get(blob))
             .route(path::METAINFO, get(metainfo))
+            .route(path::REFILL, get(refill))
+            .route(path::REFILL_LENGTH, post(refill_length))
+            .route(path::REFILL_HASHES, post(refill_hashes))
             .route(path::LINK, post(link))
             .route(path::PUT_LINK, post(put_link))
             .route(path::DELETE_LINK, post(delete_link))
@@ -115,6 +119,23 @@ async fn blob(State(cluster): Asked, Query(query): Query<BlobQuery>) -> Result<B
     let length = blob.metainfo().length();
     let end = query.end.unwrap_or(length).min(length);
     Ok(Body::from_stream(blob.reader(query.start.min(end)..end).into_stream()))
+}
+
+/// Whoever asks has found nobody who holds it, and has come to this origin as the one that is to fetch it.
+async fn refill(State(cluster): Asked, Query(query): Query<RefillQuery>) -> Result<Body, Refusal> {
+    let entry = cluster.refill.open(query.repository.as_ref(), &query.digest).await;
+    let entry = entry.map_err(TransferError::from)?;
+    let range = ByteRange { start: query.start, end: query.end };
+    Ok(Body::from_stream(reader(&entry, range).into_stream()))
+}
+
+async fn refill_length(State(cluster): Asked, Json(name): Json<BlobName>) -> Answer<u64> {
+    let length = cluster.refill.stat(name.repository.as_ref(), &name.digest).await;
+    Ok(Json(length.map_err(TransferError::from)?))
+}
+
+async fn refill_hashes(State(cluster): Asked, Json(query): Json<HashesQuery>) -> Answer<HashesReply> {
+    Ok(Json(cluster.refill.hashes(&query).await.map_err(TransferError::from)?))
 }
 
 async fn link(State(cluster): Asked, Json(name): Json<LinkName>) -> Answer<Option<Digest>> {
@@ -210,6 +231,7 @@ impl From<CopyError> for Refusal {
     fn from(error: CopyError) -> Self {
         let status = match error {
             CopyError::Unproved(_) => StatusCode::FORBIDDEN,
+            CopyError::Incomplete => StatusCode::BAD_REQUEST,
             CopyError::Busy | CopyError::Failed(_) => StatusCode::SERVICE_UNAVAILABLE,
         };
         Self(status, error.to_string())

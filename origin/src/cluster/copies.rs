@@ -47,6 +47,9 @@ pub(super) enum CopyError {
     /// Nobody of this cluster signed it.
     #[error("the metainfo does not verify: {0}")]
     Unproved(#[from] shoal_identity::IdentityError),
+    /// Hashes are missing: nobody has the blob whole yet.
+    #[error("the metainfo lacks hashes")]
+    Incomplete,
     /// Too many are on their way.
     #[error("{} copies are on their way: try again", Copies::MAX_ACTIVE)]
     Busy,
@@ -119,6 +122,9 @@ impl Copies {
         source: &PeerAddress,
         reason: CopyReason,
     ) -> Result<watch::Receiver<()>, CopyError> {
+        if !metainfo.metainfo.is_complete() {
+            return Err(CopyError::Incomplete);
+        }
         self.0.identity.verify(&metainfo)?;
         let (end, ended) = watch::channel(());
         let digest = *metainfo.metainfo.digest();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use shoal_control::ControlError;
-use shoal_control::cluster::message::{BlobQuery, LinkRecord, TagEntry, TagVersion};
+use shoal_control::cluster::message::{BlobQuery, LinkRecord, RefillQuery, TagEntry, TagVersion};
 use shoal_core::{Digest, RepositoryName, Tag};
 use shoal_driver::{ByteRange, ByteStream, Link, ResolvedTag, TagExpectation, TransferError, Transferer};
 
@@ -19,20 +19,30 @@ pub(crate) struct ClusterTransferer(pub(crate) Arc<Cluster>);
 
 #[async_trait]
 impl Transferer for ClusterTransferer {
-    async fn stat(&self, _: Option<&RepositoryName>, digest: &Digest) -> Result<u64, TransferError> {
+    async fn stat(&self, repository: Option<&RepositoryName>, digest: &Digest) -> Result<u64, TransferError> {
         if let Some(blob) = self.0.store.blob(digest) {
             return Ok(blob.metainfo().length());
         }
-        Ok(self.0.find_metainfo(digest).await?.metainfo.length())
+        match self.0.find_metainfo(digest).await {
+            Ok(found) => Ok(found.metainfo.length()),
+            Err(error) => self.0.or_stat_behind(repository, digest, error).await,
+        }
     }
 
     async fn open(
         &self,
-        _: Option<&RepositoryName>,
+        repository: Option<&RepositoryName>,
         digest: &Digest,
         range: ByteRange,
     ) -> Result<ByteStream, TransferError> {
-        self.0.clone().open_remote(BlobQuery { digest: *digest, start: range.start, end: range.end }).await
+        let ByteRange { start, end } = range;
+        match self.0.clone().open_remote(BlobQuery { digest: *digest, start, end }).await {
+            Ok(opened) => Ok(opened),
+            Err(error) => {
+                let query = RefillQuery { repository: repository.cloned(), digest: *digest, start, end };
+                self.0.clone().or_open_behind(query, error).await
+            }
+        }
     }
 
     async fn upload(&self, _: Option<&RepositoryName>, digest: &Digest) -> Result<(), TransferError> {

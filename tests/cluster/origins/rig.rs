@@ -1,5 +1,6 @@
 //! Three origins that keep every blob twice, a tracker, and an agent.
 
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::ensure;
@@ -24,6 +25,8 @@ pub(super) struct Rig {
     origins: Vec<Option<Process>>,
     /// How many there are in the configuration.
     members: usize,
+    /// More tables of it, for those that start from now on.
+    more: String,
 }
 
 impl Rig {
@@ -44,7 +47,8 @@ impl Rig {
         let urls = (0..COUNT).map(|_| format!("https://127.0.0.1:{}", free_port())).collect();
         let tracker_url = format!("https://127.0.0.1:{tracker_port}");
         let origins = Vec::new();
-        let mut rig = Self { folder, tracker_url, urls, _tracker: tracker, origins, members };
+        let mut rig =
+            Self { folder, tracker_url, urls, _tracker: tracker, origins, members, more: String::new() };
         rig.origins = (0..COUNT).map(|place| (place < members).then(|| rig.spawn(place))).collect();
         rig.all_well().await;
         rig
@@ -55,10 +59,11 @@ impl Rig {
         let config = format!(
             "listen = \"127.0.0.1:0\"\napi_listen = {api:?}\ntracker = [{:?}]\n{}\
              [cluster]\norigins = {:?}\nreplicas = {REPLICAS}\nprobe_interval = \"200ms\"\n\
-             stall_timeout = \"5s\"\nrepair_interval = \"2s\"\n",
+             stall_timeout = \"5s\"\nrepair_interval = \"2s\"\n{}",
             self.tracker_url,
             stored(self.folder.path(), &name, ""),
             &self.urls[..self.members],
+            self.more,
         );
         issue(self.folder.path(), Role::Origin, &name);
         Process::spawn(self.folder.path(), Role::Origin, &name, &config)
@@ -104,6 +109,25 @@ impl Rig {
             self.origins[place] = None;
             self.restart(place);
         }
+    }
+
+    /// Forgets the blobs of all origins, whose links stay, and begins again with those tables in their configuration.
+    pub(super) async fn start_without_blobs(&mut self, more: String) {
+        self.more = more;
+        for place in 0..COUNT {
+            self.kill(place);
+            for tree in ["blobs", "metainfo"] {
+                std::fs::remove_dir_all(self.folder.path().join(name(place)).join("data").join(tree))
+                    .unwrap();
+            }
+            self.restart(place);
+        }
+        self.all_well().await;
+    }
+
+    /// A folder that is there as long as the rig.
+    pub(super) fn folder(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
     }
 
     pub(super) fn origin(&self, place: usize) -> &Process {

@@ -16,6 +16,14 @@ pub mod path {
     pub const BLOB: &str = "/v1/cluster/blob";
     /// `GET` with a [`crate::message::MetainfoQuery`] without a repository, for the metainfo of what this origin has itself.
     pub const METAINFO: &str = "/v1/cluster/metainfo";
+    /// `GET` with a [`super::RefillQuery`], for the bytes: the origin fetches the blob from what stands behind the cluster, and
+    /// sends it on as it comes.
+    pub const REFILL: &str = "/v1/cluster/refill";
+    /// [`super::BlobName`], for how long the blob is, by what stands behind that origin.
+    pub const REFILL_LENGTH: &str = "/v1/cluster/refill/length";
+    /// [`crate::message::HashesQuery`], for a [`crate::message::HashesReply`] of what stands behind that origin: it fetches the
+    /// blob, unless it is at it or has it.
+    pub const REFILL_HASHES: &str = "/v1/cluster/refill/hashes";
     /// [`super::LinkName`], for the digest that it names, or null.
     pub const LINK: &str = "/v1/cluster/link";
     /// [`super::LinkRecord`], for true once it is durable.
@@ -85,6 +93,32 @@ pub enum CopyState {
 /// Which bytes of which blob.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct BlobQuery {
+    /// The blob.
+    pub digest: Digest,
+    /// From this byte on.
+    #[serde(default)]
+    pub start: u64,
+    /// Before this byte; `None`: to the end.
+    #[serde(default)]
+    pub end: Option<u64>,
+}
+
+/// A blob that no origin holds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BlobName {
+    /// On behalf of which repository it is asked for; `None`: of none in particular.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repository: Option<RepositoryName>,
+    /// The blob.
+    pub digest: Digest,
+}
+
+/// Which bytes of which blob that no origin holds.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct RefillQuery {
+    /// As in [`BlobName`].
+    #[serde(default)]
+    pub repository: Option<RepositoryName>,
     /// The blob.
     pub digest: Digest,
     /// From this byte on.

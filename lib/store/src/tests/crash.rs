@@ -33,7 +33,7 @@ async fn a_crash_between_any_two_commit_steps_leaves_a_partial_or_the_blob() {
         partial.0.checkpoint();
         partial.0.prove_and_sync().unwrap();
         for step in &Step::ALL[..steps] {
-            partial.0.take(*step).unwrap();
+            partial.0.take(*step, &signed(&content)).unwrap();
         }
         let after = scene.crash().await;
         let blob = match after.store.create(&signed(&content)).await.unwrap() {

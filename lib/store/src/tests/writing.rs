@@ -209,7 +209,7 @@ async fn a_full_disk_refuses_a_new_partial_and_a_new_blob_by_that_name() {
 /// The same partial over another file.
 fn over(scene: &Scene, partial: &Partial, file: std::fs::File) -> Partial {
     let usage = Usage::begin(&scene.store.space.clock);
-    Partial::new(&scene.store.space, usage, partial.signed(), file, Progress::new(partial.bitfield()))
+    Partial::new(&scene.store.space, usage, partial.0.signed.clone(), file, Progress::new(partial.bitfield()))
 }
 
 #[tokio::test]

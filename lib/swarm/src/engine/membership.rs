@@ -73,6 +73,20 @@ impl Engine {
         Ok(())
     }
 
+    /// Has more of a blob to serve. An error if it is not open, or fetched, or has no such pieces.
+    pub(super) fn grew(&mut self, digest: &Digest, pieces: Vec<PieceIndex>) -> Result<(), EventError> {
+        let swarm = self.swarms.get_mut(digest).ok_or(EventError("growth of a swarm that is not open"))?;
+        if swarm.fetch.is_some() {
+            return Err(EventError("growth of a blob that is being fetched"));
+        }
+        if pieces.iter().any(|piece| piece.0 >= swarm.geometry.piece_count()) {
+            return Err(EventError("growth by a piece that the blob does not have"));
+        }
+        let news = swarm.grow(self.now, pieces);
+        self.note_news(digest, news);
+        Ok(())
+    }
+
     /// Gives the pieces that an open swarm did not know of.
     fn open(&mut self, digest: Digest, geometry: Geometry, have: Bitfield) -> Vec<PieceIndex> {
         self.timers.ring_by(self.now, Timer::Swarm(digest), self.now.after(self.config.seed_idle_timeout));

@@ -65,7 +65,9 @@ pub(super) fn event() -> impl Strategy<Value = Event> {
         1 => Just(PieceOutcome::Corrupt),
         1 => Just(PieceOutcome::NotStored)
     ];
+    let grown = || prop::collection::vec(piece(), 0..4);
     prop_oneof![
+        1 => (digest(), grown()).prop_map(|(digest, pieces)| Event::Grew { digest, pieces }),
         2 => (digest(), bitfield(), candidates(), priority(), scope())
             .prop_map(move |(digest, have, candidates, priority, scope)| Event::Fetch { digest, geometry: geometry(), have, candidates, priority, scope }),
         1 => (digest(), priority()).prop_map(|(digest, priority)| Event::Raise { digest, priority }),

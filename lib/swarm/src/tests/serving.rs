@@ -57,6 +57,30 @@ fn request_beyond_queue_is_rejected() {
 }
 
 #[test]
+fn what_comes_another_way_is_told_and_given() {
+    let mut bench = seed(Config::default(), Bitfield::empty(4));
+    bench.join(1, Bitfield::empty(4));
+    bench.join(2, some(4, [1]));
+    let grew = |pieces: &[u32]| Event::Grew {
+        digest: blob(0),
+        pieces: pieces.iter().copied().map(PieceIndex).collect(),
+    };
+    let told = bench.event(grew(&[0, 1]));
+    let have = |pieces: &[u32]| Message::Have {
+        digest: blob(0),
+        pieces: pieces.iter().copied().map(PieceIndex).collect(),
+    };
+    assert_eq!(messages(&told, 1).collect::<Vec<_>>(), [&have(&[0, 1])]);
+    assert_eq!(messages(&told, 2).collect::<Vec<_>>(), [&have(&[0])]);
+    assert_eq!(bench.event(grew(&[1])), [], "nothing new");
+    assert_eq!(bench.say(1, request(0)), [upload(1, 0)]);
+    assert_eq!(bench.say(1, request(3)), [reject(1, 3)]);
+    assert!(bench.try_event(grew(&[4])).is_err());
+    bench.fetch(some(4, [0, 1]), &[]);
+    assert!(bench.try_event(grew(&[2])).is_err(), "it is being fetched");
+}
+
+#[test]
 fn uploads_are_bounded_and_peers_take_turns() {
     let config = Config { max_uploads: 2, max_uploads_per_peer: 2, ..Config::default() };
     let mut bench = seed(config, Bitfield::full(9));

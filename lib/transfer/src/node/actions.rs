@@ -120,8 +120,9 @@ impl Node {
         let event = match self.store.entry(&digest) {
             None => Event::NotHeld { digest },
             Some(entry) => {
-                let swarm = Swarm::seed(entry);
+                let mut swarm = Swarm::seed(entry);
                 let event = swarm.seed_event(digest);
+                swarm.growth = self.watch_growth(digest, &swarm.entry);
                 self.swarms.insert(digest, swarm);
                 event
             }

@@ -191,6 +191,7 @@ impl Node {
             Message::Reject { digest, piece } => connection.requests.rejected(*digest, *piece),
             _ => {}
         }
+        let message = self.hold_back(id.peer, message);
         self.events.push_back(Event::Message { peer: id.peer, message });
     }
 
@@ -212,6 +213,7 @@ impl Node {
         if let Some(state) = self.peers.remove(peer) {
             state.close(reason);
         }
+        self.forget_early(peer);
         self.metrics.connections.set(i64::try_from(self.peers.count()).unwrap_or(i64::MAX));
     }
 

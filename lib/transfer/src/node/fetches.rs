@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use shoal_core::{Digest, PeerAddress};
+use shoal_core::{Digest, PeerAddress, PieceIndex};
 use shoal_store::{Blob, CommitError, Entry, Partial};
 use shoal_swarm::{Event, Scope};
 use tokio::sync::mpsc;
@@ -36,7 +36,8 @@ impl Node {
         let candidates = self.addresses.learn(peers);
         let have = partial.bitfield();
         let pieces = partial.demand();
-        self.swarms.insert(digest, Swarm { entry: Entry::Partial(partial), fetch: Some(fetch) });
+        let swarm = Swarm { entry: Entry::Partial(partial), fetch: Some(fetch), growth: None };
+        self.swarms.insert(digest, swarm);
         let (scope, priority) = want.in_engine();
         self.events.push_back(Event::Fetch { digest, geometry, have, candidates, priority, scope });
         self.events.push_back(Event::Demand { digest, pieces });
@@ -86,6 +87,8 @@ impl Node {
 }
 
 /// Passes on that readers moved, until the owner of the fetch lets go of it.
+///
+/// Where an origin still receives the blob, also that more hashes are known.
 async fn watch(
     digest: Digest,
     fetch: u64,
@@ -93,8 +96,15 @@ async fn watch(
     events: mpsc::Sender<FetchEvent>,
     notes: mpsc::Sender<Note>,
 ) -> Outcome {
+    let mut known = partial.known();
     loop {
+        let more = partial.hash_known(PieceIndex(known));
         tokio::select! {
+            () = more, if known < partial.metainfo().geometry().piece_count() => {
+                known = partial.known();
+                // As below.
+                let _ = notes.send(Note::Learned { digest, fetch }).await;
+            }
             () = events.closed() => return Outcome::Abandoned { digest, fetch },
             () = partial.demand_changed() => {
                 // An error means that the node stops, which aborts this task.

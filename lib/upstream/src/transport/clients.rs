@@ -13,6 +13,7 @@ use reqwest::{Certificate, Client, ClientBuilder, Identity, redirect};
 use crate::config::EndpointConfig;
 use crate::error::UpstreamError;
 use crate::reach::Reach;
+use shoal_core::causes;
 
 pub(super) struct Clients {
     /// Speaks to the registry.
@@ -120,17 +121,6 @@ impl Resolve for Screen {
             Ok(Box::new(far.into_iter()) as Addrs)
         })
     }
-}
-
-/// An error with all that caused it.
-fn causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }
 
 const USER_AGENT: &str = concat!("shoal/", env!("CARGO_PKG_VERSION"));

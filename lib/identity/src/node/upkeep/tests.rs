@@ -154,5 +154,5 @@ fn an_outside_certificate_with_an_intermediate_works_and_signs() {
 fn an_outside_certificate_for_another_kind_of_key_is_refused_by_name() {
     let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();
     let error = Outside::new("spiffe://prod/agent/a", &key).load().1.unwrap_err();
-    assert!(crate::causes(&error).contains("Ed25519"), "{}", crate::causes(&error));
+    assert!(shoal_core::causes(&error).contains("Ed25519"), "{}", shoal_core::causes(&error));
 }
