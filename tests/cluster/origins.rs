@@ -4,6 +4,7 @@ mod behind;
 mod history;
 mod kills;
 mod linearizable;
+mod network;
 mod rig;
 mod tags;
 mod together;

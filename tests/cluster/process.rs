@@ -251,8 +251,8 @@ impl Process {
         Self::spawn_by(Command::new(binary(folder)), folder, role, name, config)
     }
 
-    /// By a command to which only the arguments of the role are missing.
-    fn spawn_by(command: Command, folder: &Path, role: Role, name: &str, config: &str) -> Self {
+    /// By a command to which only the arguments of the role are missing. A configuration may say where its admin port is.
+    pub(crate) fn spawn_by(command: Command, folder: &Path, role: Role, name: &str, config: &str) -> Self {
         issue(folder, role, name);
         Self::run(command, folder, role, name, config)
     }
@@ -263,7 +263,8 @@ impl Process {
         std::fs::create_dir_all(&home).unwrap();
         let (file, identity) = (home.join("config.toml"), home.join("identity"));
         let (tables, keys) = config.split_once(IDENTITY).unwrap_or((config, ""));
-        let head = format!("admin = \"127.0.0.1:0\"\n{tables}{IDENTITY}directory = {identity:?}\n{keys}");
+        let admin = if tables.starts_with("admin = ") { "" } else { "admin = \"127.0.0.1:0\"\n" };
+        let head = format!("{admin}{tables}{IDENTITY}directory = {identity:?}\n{keys}");
         std::fs::write(&file, head).unwrap();
         command.args([
             role.as_str(),
@@ -451,7 +452,7 @@ pub(crate) fn shoal(arguments: &[&str]) -> String {
 }
 
 /// The binary under a name of its own, so that every start of a test is one of the same build.
-fn binary(folder: &Path) -> PathBuf {
+pub(crate) fn binary(folder: &Path) -> PathBuf {
     let (built, linked) = (Path::new(env!("CARGO_BIN_EXE_shoal")), folder.join("shoal"));
     if !linked.exists() && std::fs::hard_link(built, &linked).is_err() {
         std::fs::copy(built, &linked).unwrap();

@@ -172,10 +172,19 @@ impl Recorder {
             match check(None, history) {
                 Ok(()) => {}
                 Err(Fault::Impossible { left, names }) => {
-                    let left: Vec<_> = left.iter().map(|&event| &history[event]).collect();
+                    let lines: Vec<_> = history
+                        .iter()
+                        .enumerate()
+                        .map(|(place, event)| {
+                            let mark = if left.contains(&place) { '>' } else { ' ' };
+                            let Event { called, answered, operation, answer } = event;
+                            let (called, answered) = (called / 1_000_000, answered / 1_000_000);
+                            format!("{mark} {called:>6} ms to {answered:>6} ms  {operation:?}  {answer:?}")
+                        })
+                        .collect();
                     panic!(
-                        "tag-{tag} of {} events names {names:?}, and then cannot: {left:#?}",
-                        history.len()
+                        "tag-{tag}, where it names {names:?}, cannot go on to what is marked:\n{}",
+                        lines.join("\n")
                     );
                 }
                 Err(Fault::Undecided) => panic!("tag-{tag}: {} events were too many", history.len()),

@@ -6,8 +6,8 @@ use std::process::Command;
 
 use super::rig::COUNT;
 
-/// Told to the test that it runs inside.
-const INSIDE: &str = "SHOAL_TEST_INSIDE";
+/// Told to the test that it runs inside. Not `SHOAL_…`, which roles read.
+const INSIDE: &str = "TEST_INSIDE";
 
 /// The hosts of a test.
 pub(super) struct Network(());

@@ -1,6 +1,7 @@
 //! Three origins that keep every blob twice, a tracker, and an agent.
 
 use std::path::PathBuf;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::ensure;
@@ -11,10 +12,12 @@ use shoal_core::{Digest, Role};
 use shoal_identity::Authority;
 use tempfile::TempDir;
 
-use crate::process::{Process, free_port, issue, shoal, stored};
+use super::network::{Network, client_address, peer_address};
+use crate::process::{Process, binary, free_port, issue, shoal, stored};
 
 pub(super) const COUNT: usize = 3;
 pub(super) const REPLICAS: usize = 2;
+const LOOPBACK: &str = "127.0.0.1";
 
 /// A cluster of processes.
 pub(super) struct Rig {
@@ -27,6 +30,8 @@ pub(super) struct Rig {
     members: usize,
     /// More tables of it, for those that start from now on.
     more: String,
+    /// Where each origin has a host of its own.
+    network: Option<Network>,
 }
 
 impl Rig {
@@ -36,19 +41,32 @@ impl Rig {
 
     /// The first `members` of the origins, which know of no others.
     pub(super) async fn start_with(members: usize) -> Self {
+        Self::start_in(None, members).await
+    }
+
+    /// Each origin on its host.
+    pub(super) async fn start_apart(network: Network) -> Self {
+        Self::start_in(Some(network), COUNT).await
+    }
+
+    async fn start_in(network: Option<Network>, members: usize) -> Self {
         shoal_identity::install_crypto_provider();
         let folder = tempfile::tempdir().unwrap();
         let ca = folder.path().join("ca");
         shoal(&["ca", "init", "--directory", ca.to_str().unwrap()]);
         let tracker_port = free_port();
-        let config =
-            format!("listen = \"127.0.0.1:{tracker_port}\"\nannounce_interval = \"500ms\"\nlease = \"5s\"\n");
+        let is_apart = network.is_some();
+        let tracker_host = if is_apart { client_address(COUNT) } else { LOOPBACK.to_owned() };
+        let config = format!(
+            "listen = \"{tracker_host}:{tracker_port}\"\nannounce_interval = \"500ms\"\nlease = \"5s\"\n"
+        );
         let tracker = Process::spawn(folder.path(), Role::Tracker, "tracker", &config);
-        let urls = (0..COUNT).map(|_| format!("https://127.0.0.1:{}", free_port())).collect();
-        let tracker_url = format!("https://127.0.0.1:{tracker_port}");
+        let api_host = |place| if is_apart { peer_address(place) } else { LOOPBACK.to_owned() };
+        let urls = (0..COUNT).map(|place| format!("https://{}:{}", api_host(place), free_port())).collect();
+        let tracker_url = format!("https://{tracker_host}:{tracker_port}");
         let origins = Vec::new();
-        let mut rig =
-            Self { folder, tracker_url, urls, _tracker: tracker, origins, members, more: String::new() };
+        let more = String::new();
+        let mut rig = Self { folder, tracker_url, urls, _tracker: tracker, origins, members, more, network };
         rig.origins = (0..COUNT).map(|place| (place < members).then(|| rig.spawn(place))).collect();
         rig.all_well().await;
         rig
@@ -56,17 +74,30 @@ impl Rig {
 
     fn spawn(&self, place: usize) -> Process {
         let (name, api) = (name(place), self.urls[place].trim_start_matches("https://"));
+        let (client_host, peer_host) = match self.network {
+            Some(_) => (client_address(place), peer_address(place)),
+            None => (LOOPBACK.to_owned(), LOOPBACK.to_owned()),
+        };
         let config = format!(
-            "listen = \"127.0.0.1:0\"\napi_listen = {api:?}\ntracker = [{:?}]\n{}\
+            "admin = \"{client_host}:0\"\nlisten = \"{client_host}:0\"\napi_listen = {api:?}\ntracker = [{:?}]\n{}\
              [cluster]\norigins = {:?}\nreplicas = {REPLICAS}\nprobe_interval = \"200ms\"\n\
              stall_timeout = \"5s\"\nrepair_interval = \"2s\"\n{}",
             self.tracker_url,
-            stored(self.folder.path(), &name, ""),
+            stored(self.folder.path(), &name, "").replace(LOOPBACK, &peer_host),
             &self.urls[..self.members],
             self.more,
         );
         issue(self.folder.path(), Role::Origin, &name);
-        Process::spawn(self.folder.path(), Role::Origin, &name, &config)
+        let folder = self.folder.path();
+        let command = match &self.network {
+            Some(network) => network.command(place, &binary(folder)),
+            None => Command::new(binary(folder)),
+        };
+        Process::spawn_by(command, folder, Role::Origin, &name, &config)
+    }
+
+    pub(super) fn network(&self) -> &Network {
+        self.network.as_ref().expect("each origin has a host")
     }
 
     pub(super) async fn agent(&self, name: &str) -> Process {

@@ -10,6 +10,7 @@ use shoal::image::{Image, MANIFEST_TYPE};
 
 use super::history::{REPOSITORY, Recorder};
 use super::linearizable::Operation;
+use super::network::{self, Network};
 use super::rig::{COUNT, Rig, in_time};
 use crate::process::Process;
 
@@ -20,20 +21,11 @@ const ANSWERS: usize = 30;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_clients_see_of_tags_is_linearizable_while_origins_die_and_hang() {
-    let rounds = std::env::var("ROUNDS").map_or(5, |rounds| rounds.parse().unwrap());
-    let seed = std::env::var("SEED").map_or_else(|_| rand::random(), |seed| seed.parse().unwrap());
-    eprintln!("SEED={seed} ROUNDS={rounds}");
-    let mut random = SmallRng::seed_from_u64(seed);
-    let mut rig = Rig::start().await;
-    let recorder = Recorder::new(TAGS, addresses(&rig));
-    let clients: Vec<_> = (0..CLIENTS).map(|_| recorder.client(random.random())).collect();
-    for round in 0..rounds {
-        let victim: usize = random.random_range(0..COUNT);
-        let pause = Duration::from_millis(random.random_range(200..1500));
-        let before = recorder.answers();
-        // Each kind comes soon, and then by chance.
-        match if round < 3 { round } else { random.random_range(0..3) } {
-            0 => kill_and_restart(&mut rig, &recorder, victim, pause).await,
+    let rig = Rig::start().await;
+    everybody_sees_one_history(rig, 5, async |rig, recorder, random, kind| {
+        let (victim, pause) = victim(random);
+        match kind {
+            0 => kill_and_restart(rig, recorder, victim, pause).await,
             1 => {
                 rig.origin(victim).freeze();
                 tokio::time::sleep(pause).await;
@@ -42,10 +34,66 @@ async fn what_clients_see_of_tags_is_linearizable_while_origins_die_and_hang() {
             _ => {
                 // Too few are left for a while.
                 rig.origin((victim + 1) % COUNT).freeze();
-                kill_and_restart(&mut rig, &recorder, victim, pause).await;
+                kill_and_restart(rig, recorder, victim, pause).await;
                 rig.origin((victim + 1) % COUNT).thaw();
             }
         }
+    })
+    .await;
+}
+
+#[test]
+fn what_clients_see_of_tags_is_linearizable_while_origins_do_not_reach_each_other() {
+    let name =
+        "origins::tags::what_clients_see_of_tags_is_linearizable_while_origins_do_not_reach_each_other";
+    if !network::is_inside(name) {
+        return;
+    }
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let rig = Rig::start_apart(Network::new()).await;
+        everybody_sees_one_history(rig, 4, async |rig, recorder, random, kind| {
+            let (victim, pause) = victim(random);
+            let other = (victim + 1) % COUNT;
+            // Clients reach all of them all the time, whichever side they are on.
+            rig.network().cut(victim);
+            match kind {
+                0 => tokio::time::sleep(pause).await,
+                // Nobody has a majority, and then another has it.
+                1 => {
+                    rig.network().cut(other);
+                    tokio::time::sleep(pause).await;
+                    rig.network().heal(victim);
+                    tokio::time::sleep(pause).await;
+                    rig.network().heal(other);
+                }
+                // One side of two loses one of its own.
+                _ => kill_and_restart(rig, recorder, other, pause).await,
+            }
+            rig.network().heal(victim);
+        })
+        .await;
+    });
+}
+
+/// Has clients change and read tags through all origins while one disaster after the other comes, and holds what they saw
+/// against what a tag may do.
+async fn everybody_sees_one_history(
+    mut rig: Rig,
+    rounds: usize,
+    mut disaster: impl AsyncFnMut(&mut Rig, &Recorder, &mut SmallRng, usize),
+) {
+    let rounds = std::env::var("ROUNDS").map_or(rounds, |rounds| rounds.parse().unwrap());
+    let seed = std::env::var("SEED").map_or_else(|_| rand::random(), |seed| seed.parse().unwrap());
+    eprintln!("SEED={seed} ROUNDS={rounds}");
+    let mut random = SmallRng::seed_from_u64(seed);
+    let recorder = Recorder::new(TAGS, addresses(&rig));
+    let clients: Vec<_> = (0..CLIENTS).map(|_| recorder.client(random.random())).collect();
+    for round in 0..rounds {
+        let before = recorder.answers();
+        // Each kind comes soon, and then by chance.
+        let kind = if round < 3 { round } else { random.random_range(0..3) };
+        disaster(&mut rig, &recorder, &mut random, kind).await;
         in_time("clients go on", async || {
             anyhow::ensure!(recorder.answers() >= before + ANSWERS, "{} answers", recorder.answers());
             Ok(())
@@ -73,6 +121,10 @@ async fn what_clients_see_of_tags_is_linearizable_while_origins_die_and_hang() {
     let unconfirmed = recorder.unconfirmed.load(Ordering::Relaxed);
     eprintln!("{answered} answers, {lost} lost, {unconfirmed} unconfirmed");
     assert!(answered >= rounds * ANSWERS, "{answered} answers: nothing was tried");
+}
+
+fn victim(random: &mut SmallRng) -> (usize, Duration) {
+    (random.random_range(0..COUNT), Duration::from_millis(random.random_range(200..1500)))
 }
 
 async fn kill_and_restart(rig: &mut Rig, recorder: &Recorder, victim: usize, pause: Duration) {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use futures_util::{TryStreamExt, future};
 use shoal_core::{Algorithm, Digest, Reference, Tag};
-use shoal_driver::{ByteRange, DriverError, RegistryPath, ResolvedTag, TagExpectation};
+use shoal_driver::{ByteRange, DriverError, Freshness, RegistryPath, ResolvedTag, TagExpectation};
 use tokio::time::Instant;
 
 use super::hashing::hash;
@@ -208,8 +208,14 @@ impl Manifests {
         if all.is_anything() {
             return Ok(());
         }
-        let current = self.repository.tags().resolve(tag).await?.map(|resolved| resolved.digest);
-        if all.allows(current.as_ref()) { Ok(()) } else { Err(self.refusal(tag, expected, current)) }
+        let resolved = self.repository.tags().resolve(tag).await?;
+        // An answer that may be an old one refuses nobody.
+        let is_sure = resolved.as_ref().is_none_or(|resolved| resolved.freshness == Freshness::Current);
+        let current = resolved.map(|resolved| resolved.digest);
+        if !is_sure || all.allows(current.as_ref()) {
+            return Ok(());
+        }
+        Err(self.refusal(tag, expected, current))
     }
 
     /// What a tag must name so that the rules let it name `digest`.
