@@ -17,6 +17,7 @@ pub(super) struct Faults {
     pub(super) lost_pieces: u32,
     pub(super) corrupt: u32,
     pub(super) not_stored: u32,
+    /// Below 100, a few in a row at most: a peer of which every dial fails is one that cannot be reached.
     pub(super) failed_dials: u32,
     /// Each message is followed by a loss of its connection in so many of 10,000 cases.
     pub(super) disconnects: u32,
@@ -36,6 +37,8 @@ pub(super) struct Cluster {
     messages: BTreeMap<u64, Message>,
     /// Connections, and the number of the connection, so that what belongs to an old one is not taken for the new one.
     links: BTreeMap<(usize, usize), u64>,
+    /// How many dials from the one to the other failed since one did not.
+    failed_in_a_row: BTreeMap<(usize, usize), u32>,
     last_delivery: BTreeMap<(usize, usize), Moment>,
     blobs: BTreeMap<Digest, Geometry>,
 }
@@ -104,6 +107,7 @@ impl Cluster {
             sequence: 0,
             messages: BTreeMap::new(),
             links: BTreeMap::new(),
+            failed_in_a_row: BTreeMap::new(),
             last_delivery: BTreeMap::new(),
             blobs: BTreeMap::new(),
         }
@@ -229,7 +233,10 @@ impl Cluster {
     }
 
     fn dialled(&mut self, node: usize, to: usize) {
-        if self.chance(self.faults.failed_dials) {
+        let in_a_row = self.failed_in_a_row.remove(&(node, to)).unwrap_or(0);
+        let may_fail = self.faults.failed_dials == 100 || in_a_row < MAX_FAILED_IN_A_ROW;
+        if may_fail && self.chance(self.faults.failed_dials) {
+            self.failed_in_a_row.insert((node, to), in_a_row + 1);
             // An error if the other side was faster to dial.
             let _ = self.nodes[node].engine.handle(self.now, Event::ConnectFailed { peer: id(to) });
             return self.after_event(node);
@@ -410,3 +417,6 @@ impl Node {
 fn pair(one: usize, other: usize) -> (usize, usize) {
     (one.min(other), one.max(other))
 }
+
+/// One less than would be taken for a peer that cannot be reached, with the attempt that comes at the end of the patience.
+const MAX_FAILED_IN_A_ROW: u32 = 4;
