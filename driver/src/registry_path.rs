@@ -212,6 +212,19 @@ impl UploadId {
         Self(Uuid::new_v4())
     }
 
+    /// The same with its last four bytes in place of as many random ones: 90 random bits are left.
+    #[must_use]
+    pub fn marked(self, mark: u32) -> Self {
+        let rest = self.0.as_u128() >> 32 << 32;
+        Self(Uuid::from_u128(rest | u128::from(mark)))
+    }
+
+    /// Its last four bytes.
+    #[must_use]
+    pub fn mark(self) -> u32 {
+        self.0.as_u128() as u32
+    }
+
     /// Reads the canonical form: lower case, with hyphens. `None` for any other spelling, of which a UUID has many.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {

@@ -17,10 +17,11 @@ mod plan;
 mod remote;
 mod repair;
 mod rounds;
+mod sessions;
 mod tags;
 mod transferer;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -41,6 +42,7 @@ use self::copies::Copies;
 use self::health::Rules;
 use self::members::Members;
 use self::metrics::ClusterMetrics;
+pub(crate) use self::sessions::Sessions;
 use self::tags::Ballots;
 pub(crate) use self::transferer::ClusterTransferer;
 use crate::records::Records;
@@ -107,6 +109,8 @@ pub(crate) struct Cluster {
     refill: Refill,
     copies: Copies,
     metrics: ClusterMetrics,
+    /// The registry for what other origins hand over, once it is there.
+    registry: OnceLock<axum::Router>,
     stop: CancellationToken,
     tasks: TaskTracker,
 }
@@ -173,12 +177,19 @@ impl Cluster {
             refill,
             copies,
             metrics,
+            registry: OnceLock::new(),
             stop,
             tasks,
         });
         cluster.tasks.spawn(repair::run(cluster.clone(), config.clone()));
         cluster.give_what_lands();
         Ok(cluster)
+    }
+
+    /// From now on others may hand requests over to it.
+    pub(crate) fn serves(&self, registry: axum::Router) {
+        // There is one registry a process.
+        let _ = self.registry.set(registry);
     }
 
     /// Ends the tasks. What was being copied stays as far as it came.

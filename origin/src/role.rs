@@ -20,7 +20,7 @@ use shoal_store::Store;
 use shoal_transfer::{Stats, Transfer};
 
 use crate::api::{Api, library};
-use crate::cluster::{Cluster, ClusterError, ClusterTransferer, Parts};
+use crate::cluster::{Cluster, ClusterError, ClusterTransferer, Parts, Sessions};
 use crate::config::Config;
 use crate::queue::{Journal, JournalError, QueueMetrics, Queues};
 use crate::records::Records;
@@ -199,6 +199,13 @@ impl Origin {
         let registry = Registry::new(config.registry, driver, Arc::new(PullMetrics::register(metrics)?))
             .guarded(guard)
             .watched(webhooks.clone());
+        let registry = match &cluster {
+            Some(cluster) => registry.among(Arc::new(Sessions::of(cluster))),
+            None => registry,
+        };
+        if let Some(cluster) = &cluster {
+            cluster.serves(registry.router_of_nodes());
+        }
         let router = registry.router().layer(map_request(hand_client_over));
         let server = listen(("registry", "listen"), config.listen, tls_of_registry, &config.http).await?;
         let workers = Workers::start().map_err(BindError::Threads)?;

@@ -6,5 +6,6 @@ mod kills;
 mod linearizable;
 mod network;
 mod rig;
+mod sessions;
 mod tags;
 mod together;

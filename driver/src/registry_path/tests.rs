@@ -18,6 +18,15 @@ fn in_repositories(rest: &str) -> String {
 }
 
 #[test]
+fn a_mark_is_in_the_last_bytes_of_an_id_and_nowhere_else() {
+    let id = UploadId::random();
+    let marked = id.marked(0xdead_beef);
+    assert_eq!(marked.mark(), 0xdead_beef);
+    assert!(marked.to_string().ends_with("deadbeef") && marked.to_string()[..28] == id.to_string()[..28]);
+    assert_eq!(UploadId::parse(&marked.to_string()), Some(marked));
+}
+
+#[test]
 fn the_layout_of_the_reference_is_read() {
     let digest = Digest::from_hex(Algorithm::Sha256, HEX).unwrap();
     let (n, id, t) = (name("library/redis"), UploadId::parse(ID).unwrap(), Tag::parse("v1").unwrap());

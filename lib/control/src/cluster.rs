@@ -94,6 +94,15 @@ impl ClusterClient {
         self.servers.stream_at(path::BLOB, pairs, blob(None, &query.digest), place, self.timeout).await
     }
 
+    /// Hands a request about an upload over to the origin that has it, as it comes; and gives its answer, as it comes.
+    pub async fn hand_over(
+        &self,
+        place: usize,
+        request: http::Request<reqwest::Body>,
+    ) -> Result<http::Response<reqwest::Body>, ControlError> {
+        self.servers.forward_to(path::REGISTRY, request, place).await
+    }
+
     /// How long a blob is that no origin holds, by what stands behind that one.
     pub async fn refill_length(&self, place: usize, name: &BlobName) -> Result<u64, ControlError> {
         let how = (path::REFILL_LENGTH, REFILL_TIMEOUT, SMALL_REPLY);

@@ -33,6 +33,8 @@ pub use rules::{Action, Rule};
 pub use token::KeysError;
 use token::{Token, Tokens};
 
+use crate::elsewhere::Vouched;
+
 /// Asks clients who they are, and decides what they may do.
 pub struct Guard {
     method: Method,
@@ -47,6 +49,8 @@ enum Method {
     Htpasswd(Htpasswd, Option<Box<Passes>>),
     Token(Tokens),
     Certificate(CertificateName),
+    /// Another node has asked them, and decided.
+    Vouched,
 }
 
 /// A client, as far as it proved to be one. Asked again and again in one request.
@@ -128,6 +132,11 @@ impl Guard {
         Self { method: Method::Open, challenge: Challenge::None, rules: Rules::default() }
     }
 
+    /// Believes what other nodes say of who sends what, and that they have allowed it.
+    pub(crate) fn of_nodes() -> Self {
+        Self { method: Method::Vouched, challenge: Challenge::None, rules: Rules::default() }
+    }
+
     /// Reads the files that the configuration names.
     pub async fn new(config: &Config) -> Result<Self, GuardError> {
         let rules = Rules::compile(&config.rules)?;
@@ -163,7 +172,7 @@ impl Guard {
 
     /// Whether everybody may do everything.
     pub(crate) fn is_open(&self) -> bool {
-        matches!(self.method, Method::Open)
+        matches!(self.method, Method::Open | Method::Vouched)
     }
 
     pub(crate) fn challenge(&self) -> &Challenge {
@@ -184,6 +193,11 @@ impl Guard {
         let credentials = Credentials::take(headers);
         let identity = match &self.method {
             Method::Open => Identity::Anonymous,
+            Method::Vouched => match extensions.get() {
+                Some(Vouched(Some(name))) => Identity::Named(name.clone()),
+                Some(Vouched(None)) => Identity::Anonymous,
+                None => return Err(Refusal::Nobody("no node vouches for this request")),
+            },
             Method::Certificate(name) => match extensions.get::<ClientCertificate>() {
                 Some(certificate) => Identity::Named(certificate.identity(*name)?),
                 None => Identity::Anonymous,
@@ -231,6 +245,11 @@ impl Caller {
     /// Whether there is nothing to ask: everybody may do everything.
     pub(crate) fn is_trusted(&self) -> bool {
         self.guard.is_open()
+    }
+
+    /// Whether another node has let it in.
+    pub(crate) fn is_vouched_for(&self) -> bool {
+        matches!(self.guard.method, Method::Vouched)
     }
 
     pub(crate) fn challenge(&self) -> &Challenge {
@@ -288,6 +307,7 @@ impl fmt::Debug for Guard {
             Method::Htpasswd(..) => "htpasswd",
             Method::Token(_) => "token",
             Method::Certificate(_) => "certificate",
+            Method::Vouched => "vouched",
         };
         f.debug_struct("Guard").field("method", &method).finish_non_exhaustive()
     }

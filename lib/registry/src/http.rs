@@ -8,6 +8,7 @@ mod base;
 mod blobs;
 mod catalog;
 mod conditions;
+mod elsewhere;
 mod error;
 mod manifests;
 mod names;
@@ -39,6 +40,7 @@ use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
 use crate::auth::{Caller, Guard};
+use crate::elsewhere::Elsewhere;
 use crate::event::Watcher;
 use crate::storage::{Repository, Storage};
 use crate::{Config, Observer};
@@ -54,6 +56,7 @@ pub(crate) struct Api {
     storage: Storage,
     observer: Arc<dyn Observer>,
     watcher: Option<Arc<dyn Watcher>>,
+    others: Option<Arc<dyn Elsewhere>>,
     /// Writes: they end properly even where their client goes away.
     writes: TaskTracker,
 }
@@ -110,11 +113,24 @@ impl Api {
     pub(crate) fn new(config: Config, driver: Arc<dyn StorageDriver>, observer: Arc<dyn Observer>) -> Self {
         let storage = Storage::new(driver, &config);
         let namespaces = Namespaces::new(&config.namespaces);
-        Self { config, namespaces, storage, observer, watcher: None, writes: TaskTracker::new() }
+        Self {
+            config,
+            namespaces,
+            storage,
+            observer,
+            watcher: None,
+            others: None,
+            writes: TaskTracker::new(),
+        }
     }
 
     pub(crate) fn watch(&mut self, watcher: Arc<dyn Watcher>) {
         self.watcher = Some(watcher);
+    }
+
+    pub(crate) fn share(&mut self, others: Arc<dyn Elsewhere>) {
+        self.storage.mark_uploads(others.mark());
+        self.others = Some(others);
     }
 
     pub(crate) fn storage(&self) -> &Storage {
@@ -162,6 +178,11 @@ impl Exchange {
         target: Target,
         body: RequestBody,
     ) -> Result<Response, ApiError> {
+        if let Resource::Upload(id) = &resource
+            && let Some((others, mark)) = self.elsewhere(id)
+        {
+            return elsewhere::hand_over(self, &*others, mark, body).await;
+        }
         match (resource, self.parts.method.as_str()) {
             (Resource::Manifest(reference), "PUT") => manifests::put(self, target, &reference, body).await,
             (Resource::Manifest(reference), "DELETE") => manifests::delete(self, target, &reference).await,

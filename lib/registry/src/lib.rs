@@ -7,6 +7,7 @@
 
 pub mod auth;
 mod config;
+pub mod elsewhere;
 pub mod event;
 mod http;
 pub mod maintenance;
@@ -55,6 +56,22 @@ impl Registry {
     pub fn watched(mut self, watcher: Arc<dyn event::Watcher>) -> Self {
         Arc::get_mut(&mut self.api).expect("nobody else has it yet").watch(watcher);
         self
+    }
+
+    /// The same registry as one of several nodes with the same content.
+    ///
+    /// # Panics
+    ///
+    /// If it serves already.
+    #[must_use]
+    pub fn among(mut self, others: Arc<dyn elsewhere::Elsewhere>) -> Self {
+        Arc::get_mut(&mut self.api).expect("nobody else has it yet").share(others);
+        self
+    }
+
+    /// The HTTP API for requests that another node has let in, and vouches for ([`elsewhere::Vouched`]). Never for clients.
+    pub fn router_of_nodes(&self) -> axum::Router {
+        http::router(Arc::clone(&self.api), Arc::new(Guard::of_nodes()))
     }
 
     /// The HTTP API: every path below `/v2/`, and an error of the specification for every other.

@@ -52,6 +52,8 @@ struct Shared {
     max_blob_size: u64,
     sparse_indexes: bool,
     tag_rules: Vec<TagRule>,
+    /// What the ids of new uploads end with.
+    upload_mark: Option<u32>,
 }
 
 /// One repository; it may not exist yet.
@@ -74,7 +76,13 @@ impl Storage {
             max_blob_size: config.max_blob_size.as_u64(),
             sparse_indexes: config.sparse_indexes,
             tag_rules: config.tags.clone(),
+            upload_mark: None,
         }))
+    }
+
+    /// New uploads have ids that end so. Before anybody else has it.
+    pub(crate) fn mark_uploads(&mut self, mark: u32) {
+        Arc::get_mut(&mut self.0).expect("nobody else has it yet").upload_mark = Some(mark);
     }
 
     pub(crate) fn repository(&self, name: RepositoryName) -> Repository {

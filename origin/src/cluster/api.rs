@@ -8,7 +8,7 @@ use axum::extract::{DefaultBodyLimit, Extension, Query, Request, State};
 use axum::http::{StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{any, get, post};
 use axum::{Json, Router};
 use data_encoding::BASE64;
 use futures_util::{StreamExt as _, stream};
@@ -26,6 +26,7 @@ use tokio::sync::mpsc;
 
 use super::Cluster;
 use super::copies::CopyError;
+use super::sessions::handed_over;
 use crate::records::link_of;
 use crate::transferer::reader;
 
@@ -56,6 +57,7 @@ impl Cluster {
             .route(path::FORGET_TAG, post(forget_tag))
             .route(path::TAGS, post(tags))
             .route(path::METADATA, get(metadata))
+            .route(&format!("{}/{{*rest}}", path::REGISTRY), any(handed_over))
             .layer(DefaultBodyLimit::max(MAX_COPY_LENGTH))
             .layer(middleware::from_fn_with_state(self.clone(), admit))
             .with_state(self)

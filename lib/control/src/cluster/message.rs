@@ -40,8 +40,20 @@ pub mod path {
     pub const FORGET_TAG: &str = "/v1/cluster/tag/forget";
     /// A repository's name, for a [`super::TagEntry`] for each tag that this origin knows of.
     pub const TAGS: &str = "/v1/cluster/tags";
+    /// Before a path of the registry's API: a request about an upload of that origin, let in by the one that sends it.
+    pub const REGISTRY: &str = "/v1/cluster/registry";
     /// `GET`, for a [`super::MetadataRecord`] a line: all that the origin has.
     pub const METADATA: &str = "/v1/cluster/metadata";
+}
+
+/// Headers of a request that is handed over ([`path::REGISTRY`]).
+pub mod header {
+    /// The name of who sent it, in base64; absent for nobody that is known.
+    pub const CALLER: &str = "shoal-caller";
+    /// From where that was.
+    pub const CALLER_ADDRESS: &str = "shoal-caller-address";
+    /// The host that it asked.
+    pub const CALLER_HOST: &str = "shoal-caller-host";
 }
 
 /// "Are you there?"

@@ -11,6 +11,31 @@ use crate::error::{ControlError, Failure};
 use crate::message::ErrorReply;
 
 impl Servers {
+    /// Sends a request to a server as it is, below `prefix`, and gives the answer as it comes. Neither has a limit of time here.
+    pub(crate) async fn forward_to(
+        &self,
+        prefix: &'static str,
+        request: http::Request<reqwest::Body>,
+        index: usize,
+    ) -> Result<http::Response<reqwest::Body>, ControlError> {
+        let (parts, body) = request.into_parts();
+        let mut url = self.urls()[index].with_path(&format!("{prefix}{}", parts.uri.path()));
+        url.set_query(parts.uri.query());
+        let sent =
+            self.http.client().request(parts.method, url).headers(parts.headers).body(body).send().await;
+        let call = Call {
+            method: Method::GET,
+            path: prefix,
+            query: Vec::new(),
+            body: Bytes::new(),
+            max_reply: 0,
+            what: "upload".to_owned(),
+        };
+        let failed =
+            |error: reqwest::Error| self.unavailable(&call, index, Failure::Connection(error.without_url()));
+        Ok(sent.map_err(failed)?.into())
+    }
+
     /// The body of a `GET` as it comes. The answer's head, and then each part, may take `timeout`.
     pub(crate) async fn stream_at(
         &self,

@@ -28,6 +28,11 @@ impl RequestBody {
         Self { parts: body.into_data_stream() }
     }
 
+    /// What is left of it.
+    pub(super) fn into_body(self) -> Body {
+        Body::from_stream(self.parts)
+    }
+
     /// The next bytes; `None` at the end.
     pub(super) async fn next(&mut self) -> Result<Option<Bytes>, BodyError> {
         Ok(self.parts.try_next().await?)

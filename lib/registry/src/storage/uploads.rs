@@ -70,7 +70,8 @@ impl Uploads {
 
     /// Starts a session, ready to take bytes whose digest will be of that algorithm.
     pub(crate) async fn create(&self, algorithm: Algorithm) -> Result<Upload, UploadError> {
-        let session = self.claim(UploadId::random())?;
+        let id = UploadId::random();
+        let session = self.claim(self.repository.shared.upload_mark.map_or(id, |mark| id.marked(mark)))?;
         let started_at = RegistryPath::UploadStartedAt(self.repository.name.clone(), session.id);
         self.repository.put(started_at, Started::now(self.owner).to_content()).await?;
         let writer = match session.writer(WriteMode::Create).await {

@@ -9,6 +9,7 @@ mod catalog;
 mod conditions;
 mod crash;
 mod deletes;
+mod elsewhere;
 mod faults;
 mod full;
 mod hostile;
