@@ -9,6 +9,7 @@ use shoal_control::Advertise;
 use shoal_core::Zone;
 
 use crate::cluster::ClusterConfig;
+use crate::replication::ReplicationConfig;
 use crate::tls::TlsConfig;
 use crate::webhooks::WebhookConfig;
 
@@ -70,6 +71,9 @@ pub struct Config {
     /// Who is told what clients do to the content.
     #[serde(default, rename = "webhook")]
     pub webhooks: Vec<WebhookConfig>,
+    /// Where what is pushed here is copied to.
+    #[serde(default)]
+    pub replication: Vec<ReplicationConfig>,
     /// The registry.
     #[serde(default)]
     pub registry: shoal_registry::Config,

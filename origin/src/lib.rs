@@ -6,18 +6,22 @@
 mod api;
 mod cluster;
 mod config;
+mod images;
 mod queue;
 mod records;
 mod register;
+mod replication;
 mod role;
 mod tags;
 mod tls;
 mod transferer;
+mod watchers;
 mod webhooks;
 
 pub use cluster::{ClusterConfig, ClusterError};
 pub use config::Config;
 pub use queue::{DeadJob, JournalError, QueueError, QueueStatus, Queues};
+pub use replication::{Hosts, Moved, ReplicationConfig, ReplicationError};
 pub use role::{BindError, Origin};
 pub use tls::{TlsConfig, TlsError};
 pub use webhooks::{WebhookConfig, WebhookError};

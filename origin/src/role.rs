@@ -22,10 +22,13 @@ use shoal_transfer::{Stats, Transfer};
 use crate::api::{Api, library};
 use crate::cluster::{Cluster, ClusterError, ClusterTransferer, Parts};
 use crate::config::Config;
+use crate::images::Images;
 use crate::queue::{Journal, JournalError, QueueMetrics, Queues};
 use crate::records::Records;
+use crate::replication::{Replication, ReplicationError};
 use crate::tls::{ClientCertificates, TlsError};
 use crate::transferer::LocalTransferer;
+use crate::watchers::Watchers;
 use crate::webhooks::{WebhookError, Webhooks};
 
 /// An origin at work.
@@ -45,6 +48,7 @@ pub struct Origin {
     overlay: Option<Overlay>,
     cluster: Option<Arc<Cluster>>,
     webhooks: Arc<Webhooks>,
+    replication: Arc<Replication>,
     store: Store,
     id: PeerId,
     drain: Duration,
@@ -99,6 +103,9 @@ pub enum BindError {
     /// A webhook is not configured as it must be.
     #[error(transparent)]
     Webhook(#[from] WebhookError),
+    /// A rule of replication is not configured as it must be.
+    #[error(transparent)]
+    Replication(#[from] ReplicationError),
     /// What is to be done later cannot be kept.
     #[error(transparent)]
     Queues(#[from] JournalError),
@@ -123,6 +130,7 @@ impl Origin {
         let (tls_of_registry, guard) = access(&config).await?;
         let metadata = config.store.directory.join("metadata");
         let queues = config.store.directory.join("queues.redb");
+        let sessions = config.store.directory.join("replication");
         let metadata = FilesystemDriver::with_reserve(metadata, config.min_free.as_u64());
         let store = Store::open(config.store).await?;
         store.register_metrics(metrics)?;
@@ -179,6 +187,11 @@ impl Origin {
         let signer = identity.clone();
         let sign: Signer = Arc::new(move |metainfo| signer.sign(metainfo));
         let driver = Arc::new(ReadWriteDriver::new(store.clone(), metadata, transferer.clone(), sign));
+        let images =
+            Images { driver: driver.clone(), records: records.clone(), transferer: transferer.clone() };
+        let replication = Replication::start(&config.replication, &images, queues, &sessions, metrics)?;
+        let replication = Arc::new(replication);
+        let watchers = Watchers(vec![webhooks.clone(), replication.clone()]);
         let s3 = match config.s3_listen {
             Some(address) => {
                 let router = shoal_s3::router(driver.clone(), &config.s3, config.s3.access(address)?)?;
@@ -188,7 +201,7 @@ impl Origin {
         };
         let registry = Registry::new(config.registry, driver, Arc::new(PullMetrics::register(metrics)?))
             .guarded(guard)
-            .watched(webhooks.clone());
+            .watched(Arc::new(watchers));
         let router = registry.router().layer(map_request(hand_client_over));
         let server = listen(("registry", "listen"), config.listen, tls_of_registry, &config.http).await?;
         let workers = Workers::start().map_err(BindError::Threads)?;
@@ -225,6 +238,7 @@ impl Origin {
             overlay,
             cluster,
             webhooks,
+            replication,
             store,
             id,
             drain: config.drain,
@@ -271,7 +285,7 @@ impl Origin {
     /// What is to be done later.
     #[must_use]
     pub fn queues(&self) -> Queues {
-        Queues(self.webhooks.queues().collect())
+        Queues(self.webhooks.queues().chain(self.replication.queues()).collect())
     }
 
     /// What moved.
@@ -320,6 +334,7 @@ impl Origin {
         }
         self.registry.drain().await;
         self.webhooks.shutdown().await;
+        self.replication.shutdown().await;
         if let Some(cluster) = self.cluster {
             cluster.shutdown().await;
         }

@@ -23,6 +23,7 @@ mod process;
 mod pull;
 mod ranges;
 mod record;
+mod replication;
 mod security;
 mod soak;
 mod support;
