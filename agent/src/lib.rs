@@ -10,10 +10,12 @@ mod fetches;
 mod holdings;
 mod interest;
 mod news;
+mod prefetch;
 mod role;
 mod search;
 mod tags;
 mod transferer;
 
 pub use config::{Config, Prefetch, Ranges};
+pub use prefetch::Preheat;
 pub use role::{Agent, BindError};
