@@ -7,6 +7,7 @@ mod api;
 mod cluster;
 mod config;
 mod images;
+mod preheat;
 mod queue;
 mod records;
 mod register;
@@ -20,6 +21,7 @@ mod webhooks;
 
 pub use cluster::{ClusterConfig, ClusterError};
 pub use config::Config;
+pub use preheat::{NotificationsConfig, Preheat, PreheatConfig, PreheatError, StartError, Wish};
 pub use queue::{DeadJob, JournalError, QueueError, QueueStatus, Queues};
 pub use replication::{Hosts, Moved, ReplicationConfig, ReplicationError};
 pub use role::{BindError, Origin};

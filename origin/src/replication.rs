@@ -28,6 +28,7 @@ use shoal_registry::event::{Action, Event, Watcher};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+pub(crate) use self::config::is_list_of_referrers;
 pub use self::config::{Hosts, Moved, ReplicationConfig, ReplicationError};
 use self::metrics::Metrics;
 use self::sink::Turns;

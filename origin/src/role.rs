@@ -23,6 +23,7 @@ use crate::api::{Api, library};
 use crate::cluster::{Cluster, ClusterError, ClusterTransferer, Parts};
 use crate::config::Config;
 use crate::images::Images;
+use crate::preheat::{self, Preheat};
 use crate::queue::{Journal, JournalError, QueueMetrics, Queues};
 use crate::records::Records;
 use crate::replication::{Replication, ReplicationError};
@@ -49,6 +50,8 @@ pub struct Origin {
     cluster: Option<Arc<Cluster>>,
     webhooks: Arc<Webhooks>,
     replication: Arc<Replication>,
+    preheat: Preheat,
+    notifications: Option<Running>,
     store: Store,
     id: PeerId,
     drain: Duration,
@@ -106,6 +109,9 @@ pub enum BindError {
     /// A rule of replication is not configured as it must be.
     #[error(transparent)]
     Replication(#[from] ReplicationError),
+    /// Preheat cannot be started.
+    #[error(transparent)]
+    Preheat(#[from] preheat::StartError),
     /// What is to be done later cannot be kept.
     #[error(transparent)]
     Queues(#[from] JournalError),
@@ -191,7 +197,16 @@ impl Origin {
             Images { driver: driver.clone(), records: records.clone(), transferer: transferer.clone() };
         let replication = Replication::start(&config.replication, &images, queues, &sessions, metrics)?;
         let replication = Arc::new(replication);
-        let watchers = Watchers(vec![webhooks.clone(), replication.clone()]);
+        let preheat = Preheat::start(config.preheat, images, tracker.clone(), queues, metrics)?;
+        let notifications = match config.notifications {
+            Some(notifications) => {
+                let (what, address) = (("notifications", "notifications.listen"), notifications.listen);
+                let router = preheat::router(notifications, preheat.clone());
+                Some(listen(what, address, None, &config.http).await?.serve(router))
+            }
+            None => None,
+        };
+        let watchers = Watchers(vec![webhooks.clone(), replication.clone(), Arc::new(preheat.clone())]);
         let s3 = match config.s3_listen {
             Some(address) => {
                 let router = shoal_s3::router(driver.clone(), &config.s3, config.s3.access(address)?)?;
@@ -239,6 +254,8 @@ impl Origin {
             cluster,
             webhooks,
             replication,
+            preheat,
+            notifications,
             store,
             id,
             drain: config.drain,
@@ -285,7 +302,20 @@ impl Origin {
     /// What is to be done later.
     #[must_use]
     pub fn queues(&self) -> Queues {
-        Queues(self.webhooks.queues().chain(self.replication.queues()).collect())
+        let own = std::iter::once(self.preheat.shown());
+        Queues(self.webhooks.queues().chain(self.replication.queues()).chain(own).collect())
+    }
+
+    /// What has agents fetch images before anybody pulls them.
+    #[must_use]
+    pub fn preheat(&self) -> Preheat {
+        self.preheat.clone()
+    }
+
+    /// Where other registries say what was pushed to them, if that is configured.
+    #[must_use]
+    pub fn notifications_address(&self) -> Option<SocketAddr> {
+        self.notifications.as_ref().map(Running::local_address)
     }
 
     /// What moved.
@@ -332,9 +362,13 @@ impl Origin {
         if let Some(s3) = self.s3 {
             s3.shutdown(self.drain).await;
         }
+        if let Some(notifications) = self.notifications {
+            notifications.shutdown(self.drain).await;
+        }
         self.registry.drain().await;
         self.webhooks.shutdown().await;
         self.replication.shutdown().await;
+        self.preheat.shutdown().await;
         if let Some(cluster) = self.cluster {
             cluster.shutdown().await;
         }

@@ -18,6 +18,7 @@ mod origins;
 mod overlay;
 mod peers;
 mod ports;
+mod preheat;
 #[allow(dead_code, reason = "shared with the load generator of trackers")]
 mod process;
 mod pull;

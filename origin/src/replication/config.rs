@@ -189,7 +189,7 @@ pub(super) fn check(configs: &[ReplicationConfig]) -> Result<(), ReplicationErro
 }
 
 /// The tag of a digest: the list that clients keep where a registry lists no referrers.
-pub(super) fn is_list_of_referrers(tag: &Tag) -> bool {
+pub(crate) fn is_list_of_referrers(tag: &Tag) -> bool {
     let Some((algorithm, hex)) = tag.as_str().split_once('-') else { return false };
     let digest = shoal_core::Digest::parse(&format!("{algorithm}:{hex}"));
     // That of a longer digest is cut.

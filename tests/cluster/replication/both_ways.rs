@@ -106,12 +106,12 @@ async fn writes_that_cross_each_other_are_noticed_and_end() {
     is_there(&pair.west.origin, "v1", &first).await;
     pair.idle().await;
     let relays = [&pair.to_east, &pair.to_west];
-    relays.map(|relay| relay.hold_tags(true));
+    relays.iter().for_each(|relay| relay.hold_tags(true));
     push(&pair.east.origin, "v1", 31).await;
     push(&pair.west.origin, "v1", 32).await;
     // Both have looked at each other, and their writes are under way.
     eventually("two writes", async || relays.iter().all(|relay| relay.tags_held() == 1).then_some(())).await;
-    relays.map(|relay| relay.hold_tags(false));
+    relays.iter().for_each(|relay| relay.hold_tags(false));
     let named = async |origin: &Process| origin.client().pull_manifest(REPOSITORY, "v1").await.unwrap();
     eventually("one image", async || {
         pair.idle().await;
