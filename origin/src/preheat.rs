@@ -22,7 +22,7 @@ use shoal_core::{NameError, Reference, RepositoryName, causes};
 use shoal_driver::TransferError;
 use shoal_images::{ImageError, Plan, Source as _};
 use shoal_registry::event::{Action, Event, Watcher};
-use shoal_upstream::Platform;
+use shoal_upstream::{Manifest, Platform};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -203,7 +203,7 @@ impl Preheat {
         let image = self.0.images.image(repository, root);
         let index = image.root().await?.descriptor();
         let plan = Plan::make(&image, platform, false).await?;
-        let manifests = plan.manifests.iter().rev().map(|manifest| manifest.descriptor());
+        let manifests = plan.manifests.iter().rev().map(Manifest::descriptor);
         let others = manifests.chain(plan.blobs.iter().cloned()).filter(|other| other.digest != root);
         let all = std::iter::once(index.clone()).chain(others);
         let blobs: Vec<_> = all.map(|blob| PrefetchBlob { digest: blob.digest, size: blob.size }).collect();

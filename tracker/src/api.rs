@@ -21,9 +21,9 @@ use shoal_control::message::{
     AnnounceRequest, CertificateReply, FindReply, FindRequest, LeaveRequest, News, RenewRequest,
     UnreachableRequest, path,
 };
-use shoal_control::prefetch::{PrefetchOrder, PrefetchReply, PrefetchState, PrefetchTaken};
+use shoal_control::prefetch::{PrefetchOrder, PrefetchReply};
 use shoal_control::{Announced, ErrorReply, Seen, Sharing};
-use shoal_core::{Digest, PeerAddress, PeerId, Role, Zone};
+use shoal_core::{Digest, PeerAddress, Role};
 use shoal_http::{ClientCertificate, RemoteAddress};
 use shoal_identity::{Authority, Identity, Peer};
 use tokio::sync::Semaphore;
@@ -62,6 +62,8 @@ pub(crate) struct Api {
     shared: Option<Arc<SharedState>>,
     /// What agents are to fetch.
     orders: Mutex<Orders>,
+    /// How far all orders are, and until when that is good enough.
+    progress: tokio::sync::Mutex<Option<(Instant, PrefetchReply)>>,
     metrics: Metrics,
 }
 
@@ -100,6 +102,7 @@ impl Api {
             registrar,
             shared: None,
             orders: Mutex::default(),
+            progress: tokio::sync::Mutex::default(),
             metrics,
         }
     }
@@ -205,69 +208,6 @@ impl Api {
         Ok(Announced { interval_ms, send_all, revocations, sharing, sequence, prefetch })
     }
 
-    /// The ids of the orders that are for a node.
-    fn orders_for(&self, peer: &Peer, zone: &Zone) -> Vec<u64> {
-        if peer.role != Role::Agent {
-            return Vec::new();
-        }
-        let orders = self.orders();
-        orders.of_agent(Instant::now().into_std(), &peer.id, zone).map(|order| order.id).collect()
-    }
-
-    fn publish(&self, caller: &Caller, order: PrefetchOrder) -> Result<PrefetchTaken, Refusal> {
-        if caller.peer.role != Role::Origin {
-            return Err(Refusal::OrderOfAgent(caller.peer.id));
-        }
-        let (now, id) = (Instant::now().into_std(), order.id);
-        let selection = order.selection.clone();
-        let agents: Vec<_> = {
-            let state = lock(&self.state);
-            let there = state.agents(now).filter(|(_, zone)| selection.has(zone));
-            there.map(|(agent, zone)| (agent, zone.clone())).collect()
-        };
-        let mut orders = self.orders();
-        orders.publish(now, order, agents.iter().map(|(agent, _)| *agent))?;
-        let choice = orders.choice(id);
-        let chosen =
-            |(agent, zone): &&(PeerId, Zone)| choice.as_ref().is_some_and(|one| one.has(agent, zone));
-        Ok(PrefetchTaken { agents: agents.iter().filter(chosen).count() as u64 })
-    }
-
-    /// What a node may know of orders: an agent its own, an origin all of all, and how far they are.
-    fn orders_of(&self, caller: &Caller) -> PrefetchReply {
-        let now = Instant::now().into_std();
-        let orders = match caller.peer.role {
-            Role::Origin => {
-                let all = self.orders().all(now);
-                all.into_iter().filter_map(|order| self.how_far(now, order)).collect()
-            }
-            Role::Agent | Role::Tracker => {
-                let Some(zone) = lock(&self.state).zone(now, &caller.peer.id).cloned() else {
-                    return PrefetchReply::default();
-                };
-                let orders = self.orders();
-                let own = orders.of_agent(now, &caller.peer.id, &zone).cloned();
-                own.map(|order| PrefetchState { order, agents: 0, whole: Vec::new() }).collect()
-            }
-        };
-        PrefetchReply { orders }
-    }
-
-    /// The state is locked once a blob: a look at the holders of one takes a millisecond in a large cluster.
-    fn how_far(&self, now: std::time::Instant, order: PrefetchOrder) -> Option<PrefetchState> {
-        let choice = self.orders().choice(order.id)?;
-        let is_one = |agent: &PeerId, zone: &Zone| choice.has(agent, zone);
-        let agents = lock(&self.state).agents(now).filter(|(agent, zone)| is_one(agent, zone)).count();
-        let whole =
-            order.blobs.iter().map(|blob| lock(&self.state).count_whole(now, &blob.digest, is_one) as u64);
-        let whole = whole.collect();
-        Some(PrefetchState { order, agents: agents as u64, whole })
-    }
-
-    fn orders(&self) -> MutexGuard<'_, Orders> {
-        self.orders.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn tell_others(&self, event: Option<Event>) {
         if let (Some(shared), Some(event)) = (&self.shared, event) {
             shared.publish(event);
@@ -300,7 +240,10 @@ pub(crate) fn router(api: Arc<Api>) -> Router {
         .route(path::RENEW, post(renew).layer(limited(RenewRequest::MAX_LENGTH)))
         .route(path::REVOCATIONS, get(revocations))
         .route(path::UNREACHABLE, post(unreachable).layer(limited(UnreachableRequest::MAX_LENGTH)))
-        .route(path::PREFETCH, post(publish).get(orders).layer(limited(PrefetchOrder::MAX_LENGTH)))
+        .route(
+            path::PREFETCH,
+            post(orders::publish).get(orders::list).layer(limited(PrefetchOrder::MAX_LENGTH)),
+        )
         .route(path::LEAVE, post(leave).layer(limited(LeaveRequest::MAX_LENGTH)))
         .layer(middleware::from_fn(in_time))
         // Not under that limit: it may wait, and limits its parts itself.
@@ -365,20 +308,6 @@ async fn unreachable(
 ) -> Json<LeaveRequest> {
     api.unreachable(&caller, &request);
     Json(LeaveRequest::default())
-}
-
-async fn publish(
-    axum::extract::State(api): Shared,
-    caller: Caller,
-    Body(order): Body<PrefetchOrder>,
-) -> Result<Json<PrefetchTaken>, Refusal> {
-    api.publish(&caller, order).map(Json)
-}
-
-/// Off the threads that answer: in a large cluster it takes a while.
-async fn orders(axum::extract::State(api): Shared, caller: Caller) -> Result<Json<PrefetchReply>, Refusal> {
-    let look = tokio::task::spawn_blocking(move || api.orders_of(&caller));
-    look.await.map(Json).map_err(|_| Refusal::TooSlow)
 }
 
 async fn leave(
@@ -453,3 +382,5 @@ impl<T: DeserializeOwned> Body<T> {
         serde_json::from_slice(&bytes).map(Self).map_err(|error| Refusal::Body(error.to_string()))
     }
 }
+
+mod orders;

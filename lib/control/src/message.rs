@@ -349,7 +349,9 @@ mod tests {
         let text = r#"{"interval_ms": 5, "send_all": false, "weather": "fine", "sharing": "twice"}"#;
         let announced: Announced = serde_json::from_str(text).unwrap();
         let (sharing, sequence) = (Sharing::Own, 0);
-        let known = Announced { interval_ms: 5, send_all: false, revocations: 0, sharing, sequence };
+        let prefetch = Vec::new();
+        let known =
+            Announced { interval_ms: 5, send_all: false, revocations: 0, sharing, sequence, prefetch };
         assert_eq!(announced, known);
     }
 

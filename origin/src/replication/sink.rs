@@ -17,7 +17,9 @@ use super::{Rule, key_of};
 
 /// Who is at which blob of which repository. As many as are uploaded.
 #[derive(Default)]
-pub(super) struct Turns(Mutex<HashMap<(RepositoryName, Digest), Weak<Turn<()>>>>);
+pub(super) struct Turns(Mutex<HashMap<Place, Weak<Turn<()>>>>);
+
+type Place = (RepositoryName, Digest);
 
 /// Takes one image.
 pub(super) struct TurnSink {

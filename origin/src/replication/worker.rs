@@ -6,7 +6,9 @@ use std::sync::Arc;
 use shoal_core::{Digest, Reference, RepositoryName, Tag, causes};
 use shoal_driver::TransferError;
 use shoal_images::{ImageError, Options, Plan, Progress, Put, RegistrySink, Source as _, copy};
-use shoal_upstream::{Credentials, Descriptor, DockerConfig, Registry, RegistryHost, UpstreamError};
+use shoal_upstream::{
+    Credentials, Descriptor, DockerConfig, Manifest, Registry, RegistryHost, UpstreamError,
+};
 use tokio_util::sync::CancellationToken;
 
 use super::config::ReplicationError;
@@ -203,7 +205,7 @@ impl Place {
 
     async fn all_of(&self, root: Digest) -> Result<HashSet<Digest>, JobError> {
         let plan = Plan::make(&self.rule.images.image(&self.here, root), None, true).await?;
-        Ok(plan.manifests.iter().map(|manifest| manifest.digest()).collect())
+        Ok(plan.manifests.iter().map(Manifest::digest).collect())
     }
 }
 
