@@ -158,3 +158,21 @@ fn the_cluster_of_the_example_holds_no_unknown_key() {
     let config = shoal::config::load::<shoal_origin::Config>(file.path(), &[]).unwrap();
     assert_eq!(config.cluster.unwrap().origins.len(), 3);
 }
+
+/// The same of what copies, orders and hears of images.
+#[test]
+fn the_replication_and_preheat_of_the_example_hold_no_unknown_key() {
+    let text = std::fs::read_to_string(root().join("config/origin.toml")).unwrap();
+    let table = |heading: &str| {
+        let (_, rest) = text.split_once(&format!("# {heading}\n")).unwrap();
+        let lines = rest.lines().take_while(|line| !line.is_empty());
+        let keys: Vec<_> = lines.map(|line| line.trim_start_matches("# ")).collect();
+        format!("{heading}\n{}\n", keys.join("\n"))
+    };
+    let tables = ["[[replication]]", "[[preheat]]", "[notifications]"].map(table);
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), format!("{text}\n{}", tables.join(""))).unwrap();
+    let config = shoal::config::load::<shoal_origin::Config>(file.path(), &[]).unwrap();
+    assert_eq!((config.replication.len(), config.preheat.len()), (1, 1));
+    assert!(config.notifications.is_some());
+}
