@@ -8,7 +8,7 @@ use clap::{Args, Parser, Subcommand};
 use shoal_core::Role;
 
 use crate::telemetry::{self, LogFormat};
-use crate::{bench, ca, copies, demo, dev, replay, roles, simulate, status};
+use crate::{bench, ca, copies, demo, dev, prefetch, replay, roles, simulate, status};
 
 /// Peer-to-peer storage driver and registry for container images.
 #[derive(Debug, Parser)]
@@ -50,6 +50,8 @@ enum Command {
     Swarm(status::SwarmOptions),
     /// Have an origin try again what it gave up (see its queues in `shoal status`).
     Retry(status::Options),
+    /// Have agents fetch an image before anybody pulls it, and show how far they are.
+    Prefetch(prefetch::Options),
     /// Push an image from files to a registry.
     Push(copies::PushOptions),
     /// Pull an image from a registry into files.
@@ -109,6 +111,7 @@ impl Cli {
             Command::Peers(options) => block_on(status::peers(options)),
             Command::Swarm(options) => block_on(status::swarm(options)),
             Command::Retry(options) => block_on(status::retry(options)),
+            Command::Prefetch(options) => block_on(prefetch::prefetch(options)),
             Command::Push(options) => block_on(copies::push(options)),
             Command::Pull(options) => block_on(copies::pull(options)),
             Command::Copy(options) => block_on(copies::copy(options)),

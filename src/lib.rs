@@ -13,6 +13,7 @@ mod copies;
 mod demo;
 mod dev;
 pub mod image;
+mod prefetch;
 mod replay;
 mod roles;
 mod simulate;

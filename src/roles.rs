@@ -18,6 +18,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::admin::{self, Readiness};
 use crate::cli::RoleOptions;
 use crate::config;
+use crate::prefetch;
 use crate::status::{self, NodeSource, TrackerSource};
 
 /// How long requests to the admin port may take to end.
@@ -70,7 +71,8 @@ pub(crate) async fn origin(options: RoleOptions) -> anyhow::Result<()> {
         queues: Some(origin.queues()),
         started: Instant::now(),
     };
-    let admin = open_admin(admin, metrics, readiness, status::router(status)).await?;
+    let answers = status::router(status).merge(prefetch::router(origin.preheat()));
+    let admin = open_admin(admin, metrics, readiness, answers).await?;
     terminated().await?;
     origin.shutdown().await;
     admin.shutdown(ADMIN_DRAIN).await;

@@ -26,7 +26,13 @@ const ALLOWED: [(&str, &[&str]); 17] = [
         ],
     ),
     ("agent", &["registry", "driver", "transfer", "control", "identity", "store", "core", "http", "s3"]),
-    ("origin", &["registry", "driver", "transfer", "control", "identity", "store", "core", "http", "s3"]),
+    (
+        "origin",
+        &[
+            "registry", "driver", "transfer", "control", "identity", "store", "core", "http", "s3", "images",
+            "upstream",
+        ],
+    ),
     ("tracker", &["control", "identity", "core", "http"]),
     ("simulation", &["swarm", "tracker", "core"]),
     ("registry", &["driver", "core"]),
@@ -162,4 +168,22 @@ fn the_cluster_and_the_sources_of_the_example_hold_no_unknown_key() {
         format!("{default:?}"),
         "keys that are commented out show their default"
     );
+}
+
+/// The same of what copies, orders and hears of images.
+#[test]
+fn the_replication_and_preheat_of_the_example_hold_no_unknown_key() {
+    let text = std::fs::read_to_string(root().join("config/origin.toml")).unwrap();
+    let table = |heading: &str| {
+        let (_, rest) = text.split_once(&format!("# {heading}\n")).unwrap();
+        let lines = rest.lines().take_while(|line| !line.is_empty());
+        let keys: Vec<_> = lines.map(|line| line.trim_start_matches("# ")).collect();
+        format!("{heading}\n{}\n", keys.join("\n"))
+    };
+    let tables = ["[[replication]]", "[[preheat]]", "[notifications]"].map(table);
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), format!("{text}\n{}", tables.join(""))).unwrap();
+    let config = shoal::config::load::<shoal_origin::Config>(file.path(), &[]).unwrap();
+    assert_eq!((config.replication.len(), config.preheat.len()), (1, 1));
+    assert!(config.notifications.is_some());
 }

@@ -9,6 +9,8 @@ use shoal_core::Zone;
 use shoal_driver::ByteRange;
 use shoal_transfer::Want;
 
+use crate::prefetch::Preheat;
+
 /// The configuration of an agent: `config/agent.toml`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -66,6 +68,9 @@ pub struct Config {
     /// What requests for parts of blobs cause.
     #[serde(default)]
     pub ranges: Ranges,
+    /// What orders of origins to fetch an image cause.
+    #[serde(default)]
+    pub preheat: Preheat,
     /// The registry that the runtime talks to. Always read-only on an agent.
     #[serde(default)]
     pub registry: shoal_registry::Config,

@@ -93,6 +93,8 @@ impl Fetches {
     /// How many fetches of what is read may wait for their next reader: one more ends at once, as if nobody were to come. A
     /// host that mounts a few images lazily has some hundred layers.
     const MAX_RESTING: usize = 256;
+    /// How often is looked whether what nobody waits for is there.
+    const PREFETCH_LOOK: Duration = Duration::from_millis(250);
     /// How long a blob may wait for room that is about to be there. 3 s: a disk that takes longer to sync is in trouble, and a
     /// runtime is to turn to its next mirror within 5.
     const MAKE_WAY: Duration = Duration::from_secs(3);
@@ -147,6 +149,30 @@ impl Fetches {
         }
         let (opening, reading) = self.join_or_start(repository, digest, want)?;
         Ok((opening.await?, Some(reading)))
+    }
+
+    /// Fetches all of a blob for whoever asks for it later. The caller has checked that it may be seen.
+    pub(crate) async fn prefetch(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+    ) -> Result<(), FetchError> {
+        let (entry, reading) = self.open(Some(repository), digest, Want::Prefetch).await?;
+        if matches!(entry, Entry::Whole(_)) {
+            return Ok(());
+        }
+        // Nobody reads it: it shall make room as what was read does.
+        drop(reading);
+        loop {
+            let is_under_way = self.active().contains_key(digest);
+            if self.0.store.blob(digest).is_some() {
+                return Ok(());
+            }
+            if !is_under_way {
+                return Err(FetchError::Unavailable("its fetch was given up".into()));
+            }
+            tokio::time::sleep(Self::PREFETCH_LOOK).await;
+        }
     }
 
     /// Sees to it that nobody is promised what the store gave up, until `shutdown`.

@@ -11,10 +11,12 @@ mod follow;
 mod holdings;
 mod interest;
 mod news;
+mod prefetch;
 mod role;
 mod search;
 mod tags;
 mod transferer;
 
 pub use config::{Config, Prefetch, Ranges};
+pub use prefetch::Preheat;
 pub use role::{Agent, BindError};

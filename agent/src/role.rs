@@ -17,6 +17,7 @@ use shoal_identity::Identity;
 use shoal_registry::{PullMetrics, Registry};
 use shoal_store::{Entry, Store};
 use shoal_transfer::{Stats, Transfer};
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::access::Access;
 use crate::config::Config;
@@ -24,6 +25,7 @@ use crate::deadline::limit_manifests;
 use crate::fetches::Fetches;
 use crate::follow::Follower;
 use crate::holdings::Holdings;
+use crate::prefetch::Prefetcher;
 use crate::search::{Fallback, Search};
 use crate::tags::Tags;
 use crate::transferer::SwarmTransferer;
@@ -37,6 +39,7 @@ pub struct Agent {
     transfer: Transfer,
     fetches: Fetches,
     announcer: Announcer,
+    prefetcher: Option<AbortOnDropHandle<()>>,
     tracker: TrackerClient,
     _upkeep: Upkeep,
     _reporter: Reporter,
@@ -159,7 +162,18 @@ impl Agent {
             resolve_timeout: config.resolve_timeout,
             prefetch: config.ranges.prefetch,
         };
-        let driver = Arc::new(ReadOnlyDriver::new(store.clone(), Arc::new(transferer)));
+        let transferer = Arc::new(transferer);
+        let prefetcher = Prefetcher {
+            trackers: tracker.clone(),
+            transferer: transferer.clone(),
+            fetches: fetches.clone(),
+            blobs_at_once: config.preheat.blobs_at_once,
+            blobs: Prefetcher::metrics(metrics)?,
+        };
+        let orders = announcer.handle().orders();
+        let follow = || AbortOnDropHandle::new(tokio::spawn(prefetcher.run(orders)));
+        let prefetcher = config.preheat.enabled.then(follow);
+        let driver = Arc::new(ReadOnlyDriver::new(store.clone(), transferer));
         let rules = shoal_registry::Config { read_only: true, ..config.registry };
         let s3 = match config.s3_listen {
             Some(address) => {
@@ -181,6 +195,7 @@ impl Agent {
             transfer,
             fetches,
             announcer,
+            prefetcher,
             tracker,
             _upkeep: upkeep,
             _reporter: reporter,
@@ -264,6 +279,7 @@ impl Agent {
 
     /// Lets requests in flight end, says goodbye to the cluster, closes everything.
     pub async fn shutdown(self) {
+        drop(self.prefetcher);
         self.announcer.shutdown().await;
         self.server.shutdown(self.drain).await;
         if let Some(s3) = self.s3 {

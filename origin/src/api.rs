@@ -117,7 +117,7 @@ pub(crate) fn library(
 }
 
 /// Nothing, if a layer or a manifest of that digest is linked in the repository.
-async fn is_linked(
+pub(crate) async fn is_linked(
     (records, transferer): (&Records, &dyn Transferer),
     repository: &RepositoryName,
     digest: &Digest,

@@ -9,7 +9,9 @@ use shoal_control::Advertise;
 use shoal_core::Zone;
 
 use crate::cluster::ClusterConfig;
+use crate::preheat::{NotificationsConfig, PreheatConfig};
 use crate::refill::RefillConfig;
+use crate::replication::ReplicationConfig;
 use crate::source::SourceConfig;
 use crate::tls::TlsConfig;
 use crate::webhooks::WebhookConfig;
@@ -78,6 +80,15 @@ pub struct Config {
     /// Who is told what clients do to the content.
     #[serde(default, rename = "webhook")]
     pub webhooks: Vec<WebhookConfig>,
+    /// What agents are to fetch as soon as it is pushed.
+    #[serde(default)]
+    pub preheat: Vec<PreheatConfig>,
+    /// Where other registries say what was pushed to them, for the rules of `preheat`. Off unless set.
+    #[serde(default)]
+    pub notifications: Option<NotificationsConfig>,
+    /// Where what is pushed here is copied to.
+    #[serde(default)]
+    pub replication: Vec<ReplicationConfig>,
     /// The registry.
     #[serde(default)]
     pub registry: shoal_registry::Config,

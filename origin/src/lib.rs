@@ -6,21 +6,27 @@
 mod api;
 mod cluster;
 mod config;
+mod images;
+mod preheat;
 mod queue;
 mod records;
 mod refill;
 mod register;
+mod replication;
 mod role;
 mod source;
 mod tags;
 mod tls;
 mod transferer;
+mod watchers;
 mod webhooks;
 
 pub use cluster::{ClusterConfig, ClusterError};
 pub use config::Config;
+pub use preheat::{NotificationsConfig, Preheat, PreheatConfig, PreheatError, StartError, Wish};
 pub use queue::{DeadJob, JournalError, QueueError, QueueStatus, Queues};
 pub use refill::RefillConfig;
+pub use replication::{Hosts, Moved, ReplicationConfig, ReplicationError};
 pub use role::{BindError, Origin};
 pub use source::{DirectoryConfig, SourceConfig, SourceConfigError};
 pub use tls::{TlsConfig, TlsError};

@@ -22,12 +22,16 @@ use shoal_transfer::{Stats, Transfer};
 use crate::api::{Api, library};
 use crate::cluster::{Cluster, ClusterError, ClusterTransferer, Parts, Sessions};
 use crate::config::Config;
+use crate::images::Images;
+use crate::preheat::{self, Preheat};
 use crate::queue::{Journal, JournalError, QueueMetrics, Queues};
 use crate::records::Records;
 use crate::refill::Refill;
+use crate::replication::{Replication, ReplicationError};
 use crate::source::{SourceConfig, SourceConfigError};
 use crate::tls::{ClientCertificates, TlsError};
 use crate::transferer::LocalTransferer;
+use crate::watchers::Watchers;
 use crate::webhooks::{WebhookError, Webhooks};
 
 /// An origin at work.
@@ -48,6 +52,9 @@ pub struct Origin {
     cluster: Option<Arc<Cluster>>,
     webhooks: Arc<Webhooks>,
     refill: Refill,
+    replication: Arc<Replication>,
+    preheat: Preheat,
+    notifications: Option<Running>,
     store: Store,
     id: PeerId,
     drain: Duration,
@@ -102,6 +109,12 @@ pub enum BindError {
     /// A webhook is not configured as it must be.
     #[error(transparent)]
     Webhook(#[from] WebhookError),
+    /// A rule of replication is not configured as it must be.
+    #[error(transparent)]
+    Replication(#[from] ReplicationError),
+    /// Preheat cannot be started.
+    #[error(transparent)]
+    Preheat(#[from] preheat::StartError),
     /// What is to be done later cannot be kept.
     #[error(transparent)]
     Queues(#[from] JournalError),
@@ -129,6 +142,7 @@ impl Origin {
         let (tls_of_registry, guard) = access(&config).await?;
         let metadata = config.store.directory.join("metadata");
         let queues = config.store.directory.join("queues.redb");
+        let sessions = config.store.directory.join("replication");
         let metadata = FilesystemDriver::with_reserve(metadata, config.min_free.as_u64());
         let store = Store::open(config.store).await?;
         store.register_metrics(metrics)?;
@@ -189,6 +203,20 @@ impl Origin {
         let api = api.serve(answers.router());
 
         let driver = Arc::new(ReadWriteDriver::new(store.clone(), metadata, transferer.clone(), sign));
+        let images =
+            Images { driver: driver.clone(), records: records.clone(), transferer: transferer.clone() };
+        let replication = Replication::start(&config.replication, &images, queues, &sessions, metrics)?;
+        let replication = Arc::new(replication);
+        let preheat = Preheat::start(config.preheat, images, tracker.clone(), queues, metrics)?;
+        let notifications = match config.notifications {
+            Some(notifications) => {
+                let (what, address) = (("notifications", "notifications.listen"), notifications.listen);
+                let router = preheat::router(notifications, preheat.clone());
+                Some(listen(what, address, None, &config.http).await?.serve(router))
+            }
+            None => None,
+        };
+        let watchers = Watchers(vec![webhooks.clone(), replication.clone(), Arc::new(preheat.clone())]);
         let s3 = match config.s3_listen {
             Some(address) => {
                 let router = shoal_s3::router(driver.clone(), &config.s3, config.s3.access(address)?)?;
@@ -198,7 +226,7 @@ impl Origin {
         };
         let registry = Registry::new(config.registry, driver, Arc::new(PullMetrics::register(metrics)?))
             .guarded(guard)
-            .watched(webhooks.clone());
+            .watched(Arc::new(watchers));
         let registry = match &cluster {
             Some(cluster) => registry.among(Arc::new(Sessions::of(cluster))),
             None => registry,
@@ -243,6 +271,9 @@ impl Origin {
             cluster,
             webhooks,
             refill,
+            replication,
+            preheat,
+            notifications,
             store,
             id,
             drain: config.drain,
@@ -289,7 +320,20 @@ impl Origin {
     /// What is to be done later.
     #[must_use]
     pub fn queues(&self) -> Queues {
-        Queues(self.webhooks.queues().collect())
+        let own = std::iter::once(self.preheat.shown());
+        Queues(self.webhooks.queues().chain(self.replication.queues()).chain(own).collect())
+    }
+
+    /// What has agents fetch images before anybody pulls them.
+    #[must_use]
+    pub fn preheat(&self) -> Preheat {
+        self.preheat.clone()
+    }
+
+    /// Where other registries say what was pushed to them, if that is configured.
+    #[must_use]
+    pub fn notifications_address(&self) -> Option<SocketAddr> {
+        self.notifications.as_ref().map(Running::local_address)
     }
 
     /// What moved.
@@ -336,9 +380,14 @@ impl Origin {
         if let Some(s3) = self.s3 {
             s3.shutdown(self.drain).await;
         }
+        if let Some(notifications) = self.notifications {
+            notifications.shutdown(self.drain).await;
+        }
         self.registry.drain().await;
         self.webhooks.shutdown().await;
         self.refill.shutdown().await;
+        self.replication.shutdown().await;
+        self.preheat.shutdown().await;
         if let Some(cluster) = self.cluster {
             cluster.shutdown().await;
         }

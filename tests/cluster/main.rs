@@ -18,11 +18,13 @@ mod origins;
 mod overlay;
 mod peers;
 mod ports;
+mod preheat;
 #[allow(dead_code, reason = "shared with the load generator of trackers")]
 mod process;
 mod pull;
 mod ranges;
 mod record;
+mod replication;
 mod security;
 mod soak;
 mod support;

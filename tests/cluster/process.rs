@@ -57,6 +57,11 @@ impl Processes {
         Self::start_all(tracker_keys, "", "", "", |_| ()).await
     }
 
+    /// The same, with more keys in the tracker's configuration and more tables in the origin's.
+    pub(crate) async fn with_both(tracker_keys: &str, origin_tables: &str) -> Self {
+        Self::start_all(tracker_keys, "", origin_tables, "", |_| ()).await
+    }
+
     /// The same with a tracker that enrols nodes, for certificates of that lifetime, and hears of changes soon. Before the
     /// roles start, `prepare` has the folder with the authority.
     pub(crate) async fn enrolling(lifetime: &str, prepare: impl FnOnce(&Path)) -> Self {

@@ -21,6 +21,7 @@ use shoal_control::message::{
     AnnounceRequest, CertificateReply, FindReply, FindRequest, LeaveRequest, News, RenewRequest,
     UnreachableRequest, path,
 };
+use shoal_control::prefetch::{PrefetchOrder, PrefetchReply};
 use shoal_control::{Announced, ErrorReply, Seen, Sharing};
 use shoal_core::{Digest, PeerAddress, Role};
 use shoal_http::{ClientCertificate, RemoteAddress};
@@ -34,6 +35,7 @@ use crate::enrolment::Registrar;
 use crate::handout::Policy;
 use crate::metainfo::{Answer, Library};
 use crate::metrics::Metrics;
+use crate::prefetch::Orders;
 use crate::refusal::Refusal;
 use crate::shared::Shared as SharedState;
 use crate::state::replica::Event;
@@ -58,6 +60,10 @@ pub(crate) struct Api {
     registrar: Option<Arc<Registrar>>,
     /// Those with whom this tracker shares its state, if it does.
     shared: Option<Arc<SharedState>>,
+    /// What agents are to fetch.
+    orders: Mutex<Orders>,
+    /// How far all orders are, and until when that is good enough.
+    progress: tokio::sync::Mutex<Option<(Instant, PrefetchReply)>>,
     metrics: Metrics,
 }
 
@@ -95,6 +101,8 @@ impl Api {
             life: rand::random(),
             registrar,
             shared: None,
+            orders: Mutex::default(),
+            progress: tokio::sync::Mutex::default(),
             metrics,
         }
     }
@@ -177,7 +185,7 @@ impl Api {
     }
 
     fn announce(&self, caller: &Caller, request: AnnounceRequest<'_>) -> Result<Announced, Refusal> {
-        let sequence = request.sequence;
+        let (sequence, zone) = (request.sequence, request.address.zone.clone());
         let announce = admit(&caller.peer, caller.source, request)?;
         let (outcome, sequence, event, counts) =
             self.waits.tell(&self.state, Newcomer::of(&announce), |state| {
@@ -196,7 +204,8 @@ impl Api {
         let interval_ms = u64::try_from(self.announce_interval.as_millis()).unwrap_or(u64::MAX);
         let revocations = self.identity.revocations().map_or(0, |list| list.number());
         let sharing = self.shared.as_ref().map_or(Sharing::Own, |shared| shared.sharing());
-        Ok(Announced { interval_ms, send_all: outcome? == Memory::Missing, revocations, sharing, sequence })
+        let (send_all, prefetch) = (outcome? == Memory::Missing, self.orders_for(&caller.peer, &zone));
+        Ok(Announced { interval_ms, send_all, revocations, sharing, sequence, prefetch })
     }
 
     fn tell_others(&self, event: Option<Event>) {
@@ -231,6 +240,10 @@ pub(crate) fn router(api: Arc<Api>) -> Router {
         .route(path::RENEW, post(renew).layer(limited(RenewRequest::MAX_LENGTH)))
         .route(path::REVOCATIONS, get(revocations))
         .route(path::UNREACHABLE, post(unreachable).layer(limited(UnreachableRequest::MAX_LENGTH)))
+        .route(
+            path::PREFETCH,
+            post(orders::publish).get(orders::list).layer(limited(PrefetchOrder::MAX_LENGTH)),
+        )
         .route(path::LEAVE, post(leave).layer(limited(LeaveRequest::MAX_LENGTH)))
         .layer(middleware::from_fn(in_time))
         // Not under that limit: it may wait, and limits its parts itself.
@@ -239,7 +252,7 @@ pub(crate) fn router(api: Arc<Api>) -> Router {
         .method_not_allowed_fallback(|| async {
             ErrorReply::response(
                 StatusCode::METHOD_NOT_ALLOWED,
-                "a tracker is asked by POST, but for /v1/revocations",
+                "a tracker is asked by POST, but for /v1/revocations and /v1/prefetch",
             )
         })
         .with_state(api)
@@ -369,3 +382,5 @@ impl<T: DeserializeOwned> Body<T> {
         serde_json::from_slice(&bytes).map(Self).map_err(|error| Refusal::Body(error.to_string()))
     }
 }
+
+mod orders;

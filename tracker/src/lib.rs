@@ -13,6 +13,7 @@ mod flight;
 pub mod handout;
 mod metainfo;
 mod metrics;
+mod prefetch;
 mod refusal;
 mod shared;
 pub mod state;

@@ -6,6 +6,7 @@ use shoal_control::ErrorReply;
 use shoal_control::message::AnnounceRequest;
 use shoal_core::{Digest, PeerId, Role};
 
+use crate::prefetch::OrderError;
 use crate::state::LimitError;
 
 /// What a caller is told.
@@ -39,6 +40,10 @@ pub(crate) enum Refusal {
     Address(String),
     #[error("too much to keep: {0}")]
     Limit(#[from] LimitError),
+    #[error("only origins order agents to fetch something, not {0}")]
+    OrderOfAgent(PeerId),
+    #[error(transparent)]
+    Order(#[from] OrderError),
     #[error("blob {0} is not in the cluster, or not in that repository")]
     NotFound(Digest),
     #[error("blob {digest} cannot be looked up now: {reason}")]
@@ -49,9 +54,13 @@ impl Refusal {
     fn status(&self) -> StatusCode {
         match self {
             Self::NoCertificate => StatusCode::UNAUTHORIZED,
-            Self::Certificate(_) | Self::Role(_) | Self::OtherNode { .. } | Self::ApiOfAgent(_) => {
-                StatusCode::FORBIDDEN
-            }
+            Self::Certificate(_)
+            | Self::Role(_)
+            | Self::OtherNode { .. }
+            | Self::ApiOfAgent(_)
+            | Self::OrderOfAgent(_) => StatusCode::FORBIDDEN,
+            Self::Order(OrderError::TooLarge) => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::Order(OrderError::Full(_)) => StatusCode::TOO_MANY_REQUESTS,
             Self::Body(_) | Self::Address(_) => StatusCode::BAD_REQUEST,
             Self::TooLong | Self::TooManyChanges(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::TooSlow => StatusCode::REQUEST_TIMEOUT,

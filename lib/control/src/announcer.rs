@@ -5,6 +5,7 @@
 //! a tracker answers and nothing changes any more, it knows all of the caller's snapshot that is its share, and nothing that is
 //! not in it. Noting a change never blocks and never fails.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -18,6 +19,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::changes::Change;
 use crate::message::{Announced, Holding};
+use crate::prefetch::PrefetchOrder;
 use crate::tracker::TrackerClient;
 use book::{Book, Errand};
 use session::{Node, Session, Snapshot};
@@ -46,7 +48,12 @@ struct Shared {
     taken: AtomicBool,
     /// The number of the latest revocation list that a tracker was heard of.
     revocations: watch::Sender<u64>,
+    /// The orders that trackers have for this node, by the trackers' places.
+    orders: watch::Sender<Orders>,
 }
+
+/// Ids of orders to fetch something, by the place of the tracker that has them.
+pub type Orders = BTreeMap<usize, Vec<u64>>;
 
 /// How long a node that shuts down waits for the trackers to hear its goodbye.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -74,6 +81,7 @@ impl Announcer {
             settled: watch::Sender::new(false),
             taken: AtomicBool::new(false),
             revocations: watch::Sender::new(0),
+            orders: watch::Sender::default(),
         });
         let (node, snapshot) = (Node { address, api: api.map(Arc::from) }, Snapshot::new(snapshot));
         let sessions =
@@ -121,6 +129,12 @@ impl AnnouncerHandle {
     #[must_use]
     pub fn revocations(&self) -> watch::Receiver<u64> {
         self.0.revocations.subscribe()
+    }
+
+    /// Which orders to fetch something trackers have for this node, as they said last.
+    #[must_use]
+    pub fn orders(&self) -> watch::Receiver<Orders> {
+        self.0.orders.subscribe()
     }
 
     /// Waits until the trackers that answer know all that was noted before this call. It never ends while none does, so limit it.
@@ -171,6 +185,20 @@ impl Shared {
         self.client.rely_on(live);
         self.client.take_any(any);
         self.wake();
+    }
+
+    /// Notes which orders a tracker has for this node.
+    fn note_orders(&self, server: usize, announced: &Announced) {
+        let ids = &announced.prefetch[..announced.prefetch.len().min(PrefetchOrder::MAX_ORDERS)];
+        self.orders.send_if_modified(|orders| {
+            let is_news = orders.get(&server).map_or(&[][..], Vec::as_slice) != ids;
+            if ids.is_empty() {
+                orders.remove(&server);
+            } else if is_news {
+                orders.insert(server, ids.to_vec());
+            }
+            is_news
+        });
     }
 
     fn wake(&self) {

@@ -2,7 +2,7 @@
 //!
 //! The wire is JSON over HTTP/2 (or 1.1) over mutual TLS; the types are in [`message`], used by both ends:
 //! `POST /v1/find`, `POST /v1/announce`, `POST /v1/leave`, `POST /v1/unreachable`,
-//! `POST /v1/renew`, `GET /v1/revocations` at a tracker, and at its
+//! `POST /v1/renew`, `GET /v1/revocations`, `POST` and `GET /v1/prefetch` at a tracker, and at its
 //! enrolment port, without a certificate, `POST /v1/enrol`; `GET /v1/metainfo` (answered by
 //! `application/octet-stream`), `GET /v1/tag`, `GET /v1/tags` at an origin; what origins say to each other is in [`cluster`]. Whatever fails is answered by its
 //! status (404: the cluster does not have it; 503: cannot say now) and an [`ErrorReply`]. Nothing that arrives here is
@@ -18,6 +18,7 @@ pub mod fuzzing;
 pub mod message;
 mod origin;
 pub mod overlay;
+pub mod prefetch;
 mod rendezvous;
 mod reporter;
 mod server_url;
@@ -26,7 +27,7 @@ mod tracker;
 mod upkeep;
 mod whereabouts;
 
-pub use announcer::{Announcer, AnnouncerHandle};
+pub use announcer::{Announcer, AnnouncerHandle, Orders};
 pub use cluster::ClusterClient;
 pub use error::{ControlError, Failure, Nonsense};
 pub use message::{Announced, ErrorReply, Holding, Seen, Sharing};

@@ -22,6 +22,8 @@ pub mod path {
     pub const ANNOUNCE: &str = "/v1/announce";
     /// `POST` [`super::UnreachableRequest`] to a tracker, for an empty object.
     pub const UNREACHABLE: &str = "/v1/unreachable";
+    /// `POST` [`crate::prefetch::PrefetchOrder`] to a tracker, by an origin; `GET` for a [`crate::prefetch::PrefetchReply`].
+    pub const PREFETCH: &str = "/v1/prefetch";
     /// `POST` [`super::LeaveRequest`] to a tracker, for an empty object.
     pub const LEAVE: &str = "/v1/leave";
     /// `POST` [`super::EnrolRequest`] to a tracker's enrolment port, without a certificate, for a [`super::CertificateReply`].
@@ -174,6 +176,9 @@ pub struct Announced {
     /// The latest `sequence` of this node that the trackers know: the next must be greater. 0: they know none.
     #[serde(default)]
     pub sequence: u64,
+    /// Orders to fetch something that are for this node, by id: it asks for those that it does not know.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub prefetch: Vec<u64>,
 }
 
 /// Who knows what a tracker is told.
@@ -420,7 +425,9 @@ mod tests {
         let text = r#"{"interval_ms": 5, "send_all": false, "weather": "fine", "sharing": "twice"}"#;
         let announced: Announced = serde_json::from_str(text).unwrap();
         let (sharing, sequence) = (Sharing::Own, 0);
-        let known = Announced { interval_ms: 5, send_all: false, revocations: 0, sharing, sequence };
+        let prefetch = Vec::new();
+        let known =
+            Announced { interval_ms: 5, send_all: false, revocations: 0, sharing, sequence, prefetch };
         assert_eq!(announced, known);
     }
 

@@ -15,6 +15,7 @@ use crate::message::{
     AnnounceRequest, Announced, CertificateReply, FindReply, FindRequest, Holding, LeaveRequest, News,
     RenewRequest, Seen, UnreachableRequest, path,
 };
+use crate::prefetch::{PrefetchOrder, PrefetchReply, PrefetchState, PrefetchTaken, joined};
 use crate::rendezvous::{MAX_TRACKERS, Places, Rendezvous};
 use crate::server_url::ServerUrl;
 use crate::servers::{Call, REQUEST_TIMEOUT, Servers, Start};
@@ -231,6 +232,45 @@ impl TrackerClient {
         let (_, place) = *self.latest_list.lock().unwrap_or_else(PoisonError::into_inner);
         let start = Start::At(place);
         Ok(self.servers.ask(&call, start, read).await?.0)
+    }
+
+    /// Publishes an order at every tracker, or says again that it holds; says for how many agents it is. It is enough that one takes it.
+    pub async fn order_prefetch(&self, order: &PrefetchOrder) -> Result<u64, ControlError> {
+        let call = post(path::PREFETCH, order, SMALL_REPLY, format!("order to fetch {}", order.image));
+        let read = |reply: Bytes| Ok(serde_json::from_slice::<PrefetchTaken>(&reply)?.agents);
+        let ask = async |index| Ok(self.servers.ask_at(&call, index, REQUEST_TIMEOUT, read).await?.0);
+        let answers = futures_util::future::join_all((0..self.servers.urls().len()).map(ask)).await;
+        let most = |one: Result<u64, ControlError>, other: Result<u64, ControlError>| match (one, other) {
+            (Ok(one), Ok(other)) => Ok(one.max(other)),
+            (one, other) => one.or(other),
+        };
+        answers.into_iter().reduce(most).unwrap_or_else(|| Err(self.servers.nobody(&call)))
+    }
+
+    /// All orders, and how far they are by what all trackers that answer know.
+    pub async fn prefetch_states(&self) -> Result<Vec<PrefetchState>, ControlError> {
+        let ask = async |index| self.prefetch_orders_at(index).await;
+        let answers = futures_util::future::join_all((0..self.servers.urls().len()).map(ask)).await;
+        let (good, mut bad): (Vec<_>, Vec<_>) = answers.into_iter().partition(Result::is_ok);
+        match bad.pop() {
+            Some(Err(error)) if good.is_empty() => Err(error),
+            _ => Ok(joined(good.into_iter().flatten())),
+        }
+    }
+
+    /// The orders that a tracker has for the caller; which tracker, says who was told of them by it.
+    pub async fn prefetch_orders_at(&self, place: usize) -> Result<PrefetchReply, ControlError> {
+        let (path, query, body) = (path::PREFETCH, Vec::new(), Bytes::new());
+        let what = "orders to fetch".to_owned();
+        let max_reply = PrefetchReply::MAX_LENGTH;
+        let call = Call { method: Method::GET, path, query, body, max_reply, what };
+        let read = |reply: Bytes| {
+            let mut reply: PrefetchReply = serde_json::from_slice(&reply)?;
+            reply.orders.truncate(PrefetchOrder::MAX_ORDERS);
+            reply.orders.retain(|state| state.order.blobs.len() <= PrefetchOrder::MAX_BLOBS);
+            Ok(reply)
+        };
+        Ok(self.servers.ask_at(&call, place, REQUEST_TIMEOUT, read).await?.0)
     }
 
     /// Says goodbye to every tracker (a lease may be left at any): the node is handed out no more. It is enough that one

@@ -29,7 +29,9 @@ impl Listener {
                 noted.lock().unwrap().push((everything, added.len(), sequence));
             }
             let (sharing, sequence) = (Sharing::Shared, 0);
-            let answer = Announced { interval_ms: 1, send_all: false, revocations: 0, sharing, sequence };
+            let prefetch = Vec::new();
+            let answer =
+                Announced { interval_ms: 1, send_all: false, revocations: 0, sharing, sequence, prefetch };
             async move { Json(answer) }
         };
         let tls = identity.server_config(&[b"h2"]);

@@ -1,6 +1,7 @@
 //! The copy itself: what is named first, the name last.
 
-use futures_util::{StreamExt, TryStreamExt, stream};
+use futures_util::TryStreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use serde::Serialize;
 use shoal_core::Digest;
 use shoal_upstream::{Descriptor, Platform};
@@ -66,23 +67,43 @@ pub async fn copy(
         blobs: plan.blobs.len(),
         ..Copied::default()
     };
-    let moves = plan.blobs.iter().map(|blob| async move {
-        let put = sink.put_blob(blob, source, progress).await?;
-        progress.done(blob, put);
-        Ok::<_, ImageError>((blob.size, put))
-    });
-    let outcomes: Vec<_> =
-        stream::iter(moves).buffer_unordered(options.parallel.max(1)).try_collect().await?;
-    for (size, put) in outcomes {
-        match put {
-            Put::Present => copied.present += 1,
-            Put::Mounted => copied.mounted += 1,
-            Put::Moved => copied.moved_bytes += size,
+    // Without closures: else the compiler does not see that a copy may go from thread to thread.
+    let mut moving = FuturesUnordered::new();
+    for blob in &plan.blobs {
+        if moving.len() >= options.parallel.max(1) {
+            copied.count(moving.try_next().await?);
         }
+        moving.push(move_blob(blob, source, sink, progress));
+    }
+    while let Some(moved) = moving.try_next().await? {
+        copied.count(Some(moved));
     }
     for manifest in &plan.manifests {
         sink.put_manifest(manifest).await?;
     }
     sink.finish(&plan.root).await?;
     Ok(copied)
+}
+
+/// How a blob came to be there, and its length.
+async fn move_blob(
+    blob: &Descriptor,
+    source: &dyn Source,
+    sink: &dyn Sink,
+    progress: &dyn Progress,
+) -> Result<(u64, Put), ImageError> {
+    let put = sink.put_blob(blob, source, progress).await?;
+    progress.done(blob, put);
+    Ok((blob.size, put))
+}
+
+impl Copied {
+    fn count(&mut self, moved: Option<(u64, Put)>) {
+        match moved {
+            Some((_, Put::Present)) => self.present += 1,
+            Some((_, Put::Mounted)) => self.mounted += 1,
+            Some((size, Put::Moved)) => self.moved_bytes += size,
+            None => {}
+        }
+    }
 }

@@ -23,5 +23,6 @@ pub use error::ImageError;
 pub use layout::{LayoutSink, LayoutSource};
 pub use location::{Location, LocationError};
 pub use place::{Put, Sink, Source};
+pub use plan::Plan;
 pub use registry::{RegistrySink, RegistrySource};
 pub use sessions::Sessions;

@@ -13,11 +13,13 @@ use crate::place::Source;
 
 /// What is to be moved.
 #[derive(Debug)]
-pub(crate) struct Plan {
-    pub(crate) root: Manifest,
-    /// The root is the last, but for what refers to it.
-    pub(crate) manifests: Vec<Manifest>,
-    pub(crate) blobs: Vec<Descriptor>,
+pub struct Plan {
+    /// The image, or the index of images.
+    pub root: Manifest,
+    /// What is named comes before what names it. The root is the last, but for what refers to it.
+    pub manifests: Vec<Manifest>,
+    /// Each once.
+    pub blobs: Vec<Descriptor>,
 }
 
 struct Planner<'a> {
@@ -31,7 +33,7 @@ struct Planner<'a> {
 
 impl Plan {
     /// Reads all that there is to move. With `platform` only the image for it is moved, and it becomes the root.
-    pub(crate) async fn make(
+    pub async fn make(
         source: &dyn Source,
         platform: Option<&Platform>,
         referrers: bool,

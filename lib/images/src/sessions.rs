@@ -12,7 +12,7 @@ use shoal_core::Digest;
 use shoal_upstream::Session;
 
 /// A folder of sessions.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Sessions(PathBuf);
 
 impl Sessions {

@@ -81,6 +81,12 @@ impl Pattern {
     fn as_str(&self) -> &str {
         self.0.glob().glob()
     }
+
+    /// Whether a name is one of those that are meant.
+    #[must_use]
+    pub fn is_match(&self, name: &str) -> bool {
+        self.0.is_match(name)
+    }
 }
 
 impl PartialEq for Pattern {

@@ -28,7 +28,7 @@ pub use credentials::{Credentials, CredentialsError, DockerConfig, Secret};
 pub use download::Download;
 pub use error::UpstreamError;
 pub use manifest::{Descriptor, Manifest, ManifestError, MediaType, Platform};
-pub use manifests::ManifestFound;
+pub use manifests::{ManifestFound, fallback_tag};
 pub use reference::{ImageReference, ReferenceError, RegistryHost};
 pub use registry::Registry;
 pub use upload::{ByteStream, Content, Session, Uploaded, Watch};

@@ -91,6 +91,7 @@ impl Registry {
         let url = self.path(repository, format_args!("manifests/{reference}"))?;
         let mut call = Call::new(Method::PUT, url, Scope::push(repository)).header(CONTENT_TYPE, media_type);
         call.body = bytes;
+        let call = self.sign(call);
         self.transport.expect(&call, &[StatusCode::CREATED, StatusCode::ACCEPTED, StatusCode::OK]).await
     }
 
@@ -101,7 +102,7 @@ impl Registry {
         reference: &Reference,
     ) -> Result<bool, UpstreamError> {
         let url = self.path(repository, format_args!("manifests/{reference}"))?;
-        let call = Call::new(Method::DELETE, url, Scope::delete(repository));
+        let call = self.sign(Call::new(Method::DELETE, url, Scope::delete(repository)));
         let good = [StatusCode::ACCEPTED, StatusCode::OK, StatusCode::NO_CONTENT];
         match self.transport.expect(&call, &good).await {
             Ok(_) => Ok(true),
@@ -231,7 +232,8 @@ impl Registry {
 }
 
 /// The tag under which clients keep referrers where the registry does not (distribution-spec, "Referrers Tag Schema").
-fn fallback_tag(subject: &Digest) -> Tag {
+#[must_use]
+pub fn fallback_tag(subject: &Digest) -> Tag {
     let hex = subject.hex();
     Tag::parse(&format!("{}-{}", subject.algorithm(), &hex[..64]))
         .expect("hexadecimal characters and a hyphen")

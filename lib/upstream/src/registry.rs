@@ -3,7 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
-use http::{Method, StatusCode};
+use http::header::USER_AGENT;
+use http::{HeaderValue, Method, StatusCode};
 use reqwest::Url;
 use shoal_core::RepositoryName;
 
@@ -19,6 +20,8 @@ use crate::transport::{Call, Transport};
 pub struct Registry {
     host: RegistryHost,
     pub(crate) transport: Arc<Transport>,
+    /// What writes call themselves.
+    mark: Option<HeaderValue>,
 }
 
 impl Registry {
@@ -29,7 +32,21 @@ impl Registry {
         credentials: Credentials,
     ) -> Result<Self, UpstreamError> {
         let transport = Arc::new(Transport::new(&host, config, credentials)?);
-        Ok(Self { host, transport })
+        Ok(Self { host, transport, mark: None })
+    }
+
+    /// The same client, whose puts of manifests and deletes come under that `User-Agent`: the registry tells others of it.
+    pub fn marked(mut self, user_agent: &str) -> Result<Self, UpstreamError> {
+        let mark = HeaderValue::from_str(user_agent);
+        self.mark = Some(mark.map_err(|error| UpstreamError::Setup(format!("user agent: {error}")))?);
+        Ok(self)
+    }
+
+    pub(crate) fn sign(&self, call: Call) -> Call {
+        match &self.mark {
+            Some(mark) => call.header(USER_AGENT, mark.clone()),
+            None => call,
+        }
     }
 
     /// Which registry.

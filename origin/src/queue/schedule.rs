@@ -11,7 +11,6 @@ pub(super) type Millis = u64;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Order {
     /// Whichever is due; several at a time.
-    #[allow(dead_code, reason = "tested, for work whose order is nobody's concern")]
     Any,
     /// As they came, one at a time: one that fails holds up those behind it, until it is given up.
     Strict,

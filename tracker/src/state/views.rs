@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use shoal_core::{Digest, PeerAddress};
+use shoal_core::{Digest, PeerAddress, PeerId, Role, Zone};
 
 use super::State;
 use super::holders::{Key, Stake};
@@ -61,6 +61,33 @@ impl State {
         }
         let is_more = (at..end).any(|at| self.nodes.get(at).is_some_and(|node| now < node.expires));
         (nodes, is_more.then_some(at as u64))
+    }
+
+    /// Agents with a lease, and where they stand.
+    pub(crate) fn agents(&self, now: Instant) -> impl Iterator<Item = (PeerId, &Zone)> {
+        let live = self.nodes.iter().map(|(_, node)| node).filter(move |node| now < node.expires);
+        let agents = live.map(|node| &node.address).filter(|address| address.role == Role::Agent);
+        agents.map(|address| (address.id, &address.zone))
+    }
+
+    /// Where a node stands, if its lease is good.
+    pub(crate) fn zone(&self, now: Instant, id: &PeerId) -> Option<&Zone> {
+        let key = self.key(now, id)?;
+        Some(&self.nodes.get(key as usize)?.address.zone)
+    }
+
+    /// How many of those agents have all of a blob.
+    pub(crate) fn count_whole(
+        &self,
+        now: Instant,
+        digest: &Digest,
+        is_one: impl Fn(&PeerId, &Zone) -> bool,
+    ) -> usize {
+        let Some(holders) = self.blobs.get(digest) else { return 0 };
+        let is_whole = |key: &Key| holders.stake(*key).is_some_and(Stake::is_complete);
+        let nodes = holders.keys().filter(is_whole).filter_map(|key| self.nodes.get(key as usize));
+        let live = nodes.filter(|node| now < node.expires && node.address.role == Role::Agent);
+        live.filter(|node| is_one(&node.address.id, &node.address.zone)).count()
     }
 
     /// Nodes with a lease that have some of the blob, at most `limit`; and how many there are.

@@ -82,6 +82,7 @@ where
             Ok((announced, server)) => {
                 // Another tracker, even one that remembers this node, has missed what the last one was told.
                 let moved = self.server.replace(server) != Some(server);
+                self.shared.note_orders(server, &announced);
                 self.shared.settle(self.place, &errand, &announced, moved);
                 self.interval = Duration::from_millis(announced.interval_ms).clamp(MIN_GAP, MAX_INTERVAL);
                 Pause::Renewal(spread(self.interval))

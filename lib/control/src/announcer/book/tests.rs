@@ -124,8 +124,14 @@ impl World {
         tracker.holdings.retain(|digest, _| !gone.contains(digest));
         tracker.holdings.extend(added);
         let send_all = !std::mem::replace(&mut tracker.knows, true) && !everything;
-        let announced =
-            Announced { interval_ms: 1, send_all, revocations: 0, sharing: tracker.sharing, sequence: 0 };
+        let announced = Announced {
+            interval_ms: 1,
+            send_all,
+            revocations: 0,
+            sharing: tracker.sharing,
+            sequence: 0,
+            prefetch: vec![],
+        };
         self.book.taken(place, &errand, &announced, false);
     }
 
