@@ -6,11 +6,13 @@
 mod api;
 mod cluster;
 mod config;
+mod link_state;
 mod queue;
 mod records;
 mod register;
 mod role;
 mod tags;
+mod time;
 mod tls;
 mod transferer;
 mod webhooks;

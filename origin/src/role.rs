@@ -149,7 +149,6 @@ impl Origin {
         // One for both: what the registry writes, the API sees at once.
         let records = Arc::new(Records::new(metadata.clone()));
         let cluster = match &config.cluster {
-            Some(_) if config.maintenance.garbage.enabled => return Err(ClusterError::Garbage.into()),
             Some(cluster) => {
                 let parts = Parts {
                     identity: identity.clone(),
@@ -158,6 +157,7 @@ impl Origin {
                     records: records.clone(),
                     source: address.clone(),
                     url: url.clone(),
+                    min_age: config.maintenance.garbage.min_age,
                 };
                 Some(Cluster::start(cluster, parts, metrics)?)
             }
@@ -195,7 +195,11 @@ impl Origin {
         let server = server.on(workers.clone()).serve(router);
         let counters = MaintenanceMetrics::register(metrics)?;
 
-        let maintenance = Schedule::start(registry.maintenance(), config.maintenance, counters);
+        let mut maintenance = registry.maintenance();
+        if let Some(cluster) = &cluster {
+            maintenance = maintenance.beside(cluster.clone());
+        }
+        let maintenance = Schedule::start(maintenance, config.maintenance, counters);
 
         // Trackers ask an origin what it has; it need not tell them a million blobs.
         let announcer = Announcer::start(tracker.clone(), address.clone(), Some(url), Vec::new);

@@ -1,11 +1,14 @@
 //! Links of the origin's driver: in its files, and, through the transferer, in those of the rest of the cluster.
 
+use std::time::SystemTime;
+
 use bytes::Bytes;
+use futures_util::{StreamExt as _, stream};
 use shoal_core::{Digest, RepositoryName};
 
 use super::{ERRORS, ReadWriteDriver};
 use crate::blobs::file;
-use crate::driver::{Context, FileInfo, StorageDriver as _};
+use crate::driver::{ByteRange, ByteStream, Context, FileInfo, StorageDriver as _};
 use crate::error::DriverError;
 use crate::link::Link;
 use crate::path::DriverPath;
@@ -53,6 +56,9 @@ impl ReadWriteDriver {
         if let Some(link) = Link::of(link) {
             let put = self.blobs.transferer.put_link(&link, &named).await;
             put.map_err(|error| ERRORS.transfer(Operation::PutContent, path, error))?;
+            if self.blobs.transferer.files_links() {
+                return Ok(());
+            }
         }
         self.metadata.put_content(context, path, named.to_string().into()).await
     }
@@ -71,8 +77,22 @@ impl ReadWriteDriver {
                 let found = found.map_err(|error| ERRORS.transfer(operation, path, error))?;
                 Ok(found.to_string().into())
             }
-            here => here,
+            here => here.map(first_line),
         }
+    }
+
+    pub(super) async fn read_link_range(
+        &self,
+        context: &Context,
+        path: &DriverPath,
+        link: &Link,
+        range: ByteRange,
+    ) -> Result<ByteStream, DriverError> {
+        let content = self.resolve_link(context, Operation::Reader, path, link).await?;
+        let range = range.within(content.len() as u64);
+        // A link is some bytes long.
+        let content = content.slice(range.start as usize..range.end as usize);
+        Ok(stream::once(std::future::ready(Ok(content))).boxed())
     }
 
     pub(super) async fn stat_link(
@@ -81,12 +101,11 @@ impl ReadWriteDriver {
         path: &DriverPath,
         link: &Link,
     ) -> Result<FileInfo, DriverError> {
+        let content = self.resolve_link(context, Operation::Stat, path, link).await?;
+        let size = content.len() as u64;
         match self.metadata.stat(context, path).await {
-            Err(DriverError::PathNotFound { .. }) => {
-                let content = self.resolve_link(context, Operation::Stat, path, link).await?;
-                Ok(file(path.clone(), content.len() as u64))
-            }
-            here => here,
+            Err(DriverError::PathNotFound { .. }) => Ok(file(path.clone(), size)),
+            here => Ok(FileInfo { size, ..here? }),
         }
     }
 
@@ -99,9 +118,35 @@ impl ReadWriteDriver {
     ) -> Result<(), DriverError> {
         let elsewhere = self.blobs.transferer.delete_link(link).await;
         let elsewhere = elsewhere.map_err(|error| ERRORS.transfer(Operation::Delete, path, error))?;
+        match elsewhere {
+            true if self.blobs.transferer.files_links() => return Ok(()),
+            false if self.blobs.transferer.files_links() => return Err(ERRORS.not_found(path)),
+            _ => {}
+        }
         match self.metadata.delete(context, path).await {
             Err(DriverError::PathNotFound { .. }) if elsewhere => Ok(()),
             other => other,
         }
     }
+
+    /// Removes a link everywhere that nobody has put or secured since.
+    pub(super) async fn expire_link(
+        &self,
+        context: &Context,
+        path: &DriverPath,
+        link: &Link,
+        since: SystemTime,
+    ) -> Result<bool, DriverError> {
+        let expired = self.blobs.transferer.expire_link(link, since).await;
+        match expired.map_err(|error| ERRORS.transfer(Operation::Delete, path, error))? {
+            Some(expired) => Ok(expired),
+            None => self.delete_link(context, path, link).await.map(|()| true),
+        }
+    }
+}
+
+/// The digest. Behind it the cluster may have noted when the link was put.
+fn first_line(content: Bytes) -> Bytes {
+    let end = content.iter().position(|&byte| byte == b'\n').unwrap_or(content.len());
+    content.slice(..end)
 }

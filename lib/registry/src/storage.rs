@@ -20,7 +20,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use shoal_core::{Digest, RepositoryName};
-use shoal_driver::{ByteRange, ByteStream, Context, DriverError, RegistryPath, StorageDriver, UploadId};
+use shoal_driver::{
+    ByteRange, ByteStream, Context, DriverError, DriverPath, RegistryPath, StorageDriver, UploadId,
+};
 
 use crate::Config;
 pub(crate) use blobs::{BlobError, Blobs, Descriptor};
@@ -133,9 +135,24 @@ impl Repository {
     /// The digest that a link holds; `None` where there is no such link.
     async fn read_link(&self, path: RegistryPath) -> Result<Option<Digest>, DriverError> {
         let path = path.to_driver_path();
-        let Some(content) = found(self.driver().get_content(&self.context, &path).await)? else {
-            return Ok(None);
-        };
+        let content = self.driver().get_content(&self.context, &path).await;
+        self.parse_link(&path, content)
+    }
+
+    /// The same for a push that relies on the link, and has told the barrier so: from here on no other writer of the storage
+    /// takes it for garbage either.
+    async fn secure_link(&self, path: RegistryPath) -> Result<Option<Digest>, DriverError> {
+        let path = path.to_driver_path();
+        let content = self.driver().secure_link(&self.context, &path).await;
+        self.parse_link(&path, content)
+    }
+
+    fn parse_link(
+        &self,
+        path: &DriverPath,
+        content: Result<Bytes, DriverError>,
+    ) -> Result<Option<Digest>, DriverError> {
+        let Some(content) = found(content)? else { return Ok(None) };
         let text = String::from_utf8_lossy(&content);
         match Digest::parse(text.trim()) {
             Ok(digest) => Ok(Some(digest)),

@@ -6,6 +6,7 @@ use shoal_control::cluster::message::{LinkRecord, MetadataRecord, TagName, TagRe
 use shoal_driver::{Context, DriverError, Link, RegistryPath, TransferError, Walk, walk};
 use tokio::sync::mpsc;
 
+use super::links::Deleted;
 use super::{Records, from_driver, name_of};
 use crate::register::Register;
 
@@ -45,6 +46,21 @@ impl Records {
                 return Ok(());
             }
         }
+        drop(walk);
+        let (sender, mut deleted) = mpsc::channel(1);
+        let sending = async {
+            let sent = self.send_deleted_links(&sender).await;
+            drop(sender);
+            sent
+        };
+        let passing = async {
+            while let Some(Deleted { deletion, .. }) = deleted.recv().await {
+                if records.send(MetadataRecord::Unlinked(deletion)).await.is_err() {
+                    break;
+                }
+            }
+        };
+        tokio::join!(sending, passing).0?;
         // Nobody listens any more: nothing is lost.
         let _ = records.send(MetadataRecord::End).await;
         Ok(())
@@ -78,8 +94,8 @@ impl Records {
         match path {
             RegistryPath::LayerLink(..) | RegistryPath::RevisionLink(..) => {
                 let link = Link::of(path)?;
-                let target = self.link(&link).await.ok()?;
-                Some(MetadataRecord::Link(LinkRecord { name: name_of(&link), target }))
+                let (target, version) = self.filed(&link).await.ok()??;
+                Some(MetadataRecord::Link(LinkRecord { name: name_of(&link), target, version }))
             }
             RegistryPath::TagCurrentLink(repository, tag) => {
                 let name = TagName { repository: repository.clone(), tag: tag.clone() };
