@@ -1,5 +1,7 @@
 //! Several origins that keep blobs together.
 
+mod deletes;
+mod garbage;
 mod history;
 mod kills;
 mod linearizable;

@@ -24,6 +24,8 @@ pub(super) struct Rig {
     origins: Vec<Option<Process>>,
     /// How many there are in the configuration.
     members: usize,
+    /// More keys of `[cluster]`, and tables after it.
+    keys: String,
 }
 
 impl Rig {
@@ -33,6 +35,11 @@ impl Rig {
 
     /// The first `members` of the origins, which know of no others.
     pub(super) async fn start_with(members: usize) -> Self {
+        Self::start_configured(members, "").await
+    }
+
+    /// The same with more keys of `[cluster]`, and tables.
+    pub(super) async fn start_configured(members: usize, keys: &str) -> Self {
         shoal_identity::install_crypto_provider();
         let folder = tempfile::tempdir().unwrap();
         let ca = folder.path().join("ca");
@@ -44,7 +51,8 @@ impl Rig {
         let urls = (0..COUNT).map(|_| format!("https://127.0.0.1:{}", free_port())).collect();
         let tracker_url = format!("https://127.0.0.1:{tracker_port}");
         let origins = Vec::new();
-        let mut rig = Self { folder, tracker_url, urls, _tracker: tracker, origins, members };
+        let keys = keys.to_owned();
+        let mut rig = Self { folder, tracker_url, urls, _tracker: tracker, origins, members, keys };
         rig.origins = (0..COUNT).map(|place| (place < members).then(|| rig.spawn(place))).collect();
         rig.all_well().await;
         rig
@@ -55,10 +63,11 @@ impl Rig {
         let config = format!(
             "listen = \"127.0.0.1:0\"\napi_listen = {api:?}\ntracker = [{:?}]\n{}\
              [cluster]\norigins = {:?}\nreplicas = {REPLICAS}\nprobe_interval = \"200ms\"\n\
-             stall_timeout = \"5s\"\nrepair_interval = \"2s\"\n",
+             stall_timeout = \"5s\"\nrepair_interval = \"2s\"\n{}",
             self.tracker_url,
             stored(self.folder.path(), &name, ""),
             &self.urls[..self.members],
+            self.keys,
         );
         issue(self.folder.path(), Role::Origin, &name);
         Process::spawn(self.folder.path(), Role::Origin, &name, &config)
