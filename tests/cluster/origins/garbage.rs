@@ -20,7 +20,7 @@ use super::rig::{COUNT, REPLICAS, Rig, blobs, in_time, pull};
 const KEYS: &str =
     "surplus_age = \"1s\"\n[maintenance.garbage]\nenabled = true\ninterval = \"10s\"\nmin_age = \"10s\"\n";
 const WRITERS: usize = 3;
-const IMAGES: u64 = 3;
+const IMAGES: u64 = 6;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_no_manifest_names_goes_everywhere_and_each_blob_is_left_as_often_as_it_should_be() {
@@ -68,10 +68,10 @@ async fn no_acknowledged_image_has_a_hole_while_garbage_is_collected_and_origins
     let mut random = SmallRng::seed_from_u64(seed);
     let mut rig = Rig::start_configured(COUNT, KEYS).await;
     let images: Arc<Vec<_>> = Arc::new((0..IMAGES).map(|seed| Image::generate(100_000, 3, seed)).collect());
-    let mut shown: Vec<Shown> = vec![Shown::new(); WRITERS];
+    let (mut shown, mut collected): (Vec<Shown>, _) = (vec![Shown::new(); WRITERS], 0.0);
     for round in 0..rounds {
         let addresses: Vec<_> = (0..COUNT).map(|place| rig.origin(place).registry().to_string()).collect();
-        let until = tokio::time::Instant::now() + Duration::from_secs(12);
+        let until = tokio::time::Instant::now() + Duration::from_secs(18);
         let writers: Vec<_> = shown
             .drain(..)
             .enumerate()
@@ -80,8 +80,9 @@ async fn no_acknowledged_image_has_a_hole_while_garbage_is_collected_and_origins
                 tokio::spawn(write(writer, addresses.clone(), images.clone(), shown, random, until))
             })
             .collect();
-        tokio::time::sleep(Duration::from_millis(random.random_range(1_000..11_000))).await;
+        tokio::time::sleep(Duration::from_millis(random.random_range(9_000..16_000))).await;
         let victim = random.random_range(0..COUNT);
+        collected += collected_by(&rig, victim).await;
         rig.kill(victim);
         for writer in writers {
             shown.push(writer.await.unwrap());
@@ -97,12 +98,20 @@ async fn no_acknowledged_image_has_a_hole_while_garbage_is_collected_and_origins
     }
     let known = shown.iter().flatten().filter(|(_, image)| image.is_some()).count();
     assert!(known > 0, "nothing was acknowledged");
-    // Whoever survived collects on, and what is needed is still there.
-    let mut deleted = 0.0;
     for place in 0..COUNT {
-        deleted += rig.origin(place).metric("shoal_registry_maintenance_deleted_total{kind=\"blob\"}").await;
+        collected += collected_by(&rig, place).await;
     }
-    eprintln!("{known} images are shown, {deleted} blobs were collected by the last lives of the origins");
+    eprintln!("{known} images are shown, {collected} links and blobs were collected");
+    assert!(collected > 0.0, "nothing was collected");
+}
+
+async fn collected_by(rig: &Rig, place: usize) -> f64 {
+    let mut collected = 0.0;
+    for kind in ["layer_link", "blob"] {
+        let name = format!("shoal_registry_maintenance_deleted_total{{kind=\"{kind}\"}}");
+        collected += rig.origin(place).metric(&name).await;
+    }
+    collected
 }
 
 async fn audit(rig: &Rig, images: &[Image], known: &[(&String, u64)]) {
@@ -125,7 +134,7 @@ async fn write(
     until: tokio::time::Instant,
 ) -> Shown {
     while tokio::time::Instant::now() < until {
-        let repository = format!("team/writer-{writer}-{}", random.random_range(0..3));
+        let repository = format!("team/writer-{writer}-{}", random.random_range(0..2));
         let (seed, address) = (random.random_range(0..IMAGES), addresses.choose(&mut random).unwrap());
         let image = &images[usize::try_from(seed).unwrap()];
         let client = Client::new(address).unwrap();
@@ -153,7 +162,8 @@ async fn write(
         let refused = pushed.as_ref().is_err_and(|error| error.to_string().contains("MANIFEST_BLOB_UNKNOWN"));
         let now = if refused { before } else { pushed.is_ok().then_some(seed) };
         shown.insert(repository, now);
-        tokio::time::sleep(Duration::from_millis(if ready { 50 } else { 200 })).await;
+        tokio::time::sleep(Duration::from_millis(if ready { random.random_range(0..1_500) } else { 200 }))
+            .await;
     }
     shown
 }
