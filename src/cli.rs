@@ -50,6 +50,8 @@ enum Command {
     Swarm(status::SwarmOptions),
     /// Have an origin try again what it gave up (see its queues in `shoal status`).
     Retry(status::Options),
+    /// Have an origin take no writes until it is told otherwise or starts anew, for maintenance; pulls go on.
+    ReadOnly(status::ReadOnlyOptions),
     /// Push an image from files to a registry.
     Push(copies::PushOptions),
     /// Pull an image from a registry into files.
@@ -109,6 +111,7 @@ impl Cli {
             Command::Peers(options) => block_on(status::peers(options)),
             Command::Swarm(options) => block_on(status::swarm(options)),
             Command::Retry(options) => block_on(status::retry(options)),
+            Command::ReadOnly(options) => block_on(status::read_only(options)),
             Command::Push(options) => block_on(copies::push(options)),
             Command::Pull(options) => block_on(copies::pull(options)),
             Command::Copy(options) => block_on(copies::copy(options)),

@@ -41,6 +41,7 @@ pub(crate) async fn agent(options: RoleOptions) -> anyhow::Result<()> {
         overlay: agent.overlay(),
         readiness: Arc::clone(&readiness),
         queues: None,
+        read_only: None,
         started: Instant::now(),
     };
     let admin = open_admin(admin, metrics, readiness, status::router(status)).await?;
@@ -68,6 +69,7 @@ pub(crate) async fn origin(options: RoleOptions) -> anyhow::Result<()> {
         overlay: origin.overlay(),
         readiness: Arc::clone(&readiness),
         queues: Some(origin.queues()),
+        read_only: Some(origin.read_only()),
         started: Instant::now(),
     };
     let admin = open_admin(admin, metrics, readiness, status::router(status)).await?;

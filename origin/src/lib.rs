@@ -7,6 +7,7 @@ mod api;
 mod cluster;
 mod config;
 mod link_state;
+mod mode;
 mod queue;
 mod records;
 mod register;
@@ -19,6 +20,7 @@ mod webhooks;
 
 pub use cluster::{ClusterConfig, ClusterError};
 pub use config::Config;
+pub use mode::ReadOnlySwitch;
 pub use queue::{DeadJob, JournalError, QueueError, QueueStatus, Queues};
 pub use role::{BindError, Origin};
 pub use tls::{TlsConfig, TlsError};

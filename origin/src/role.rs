@@ -22,6 +22,7 @@ use shoal_transfer::{Stats, Transfer};
 use crate::api::{Api, library};
 use crate::cluster::{Cluster, ClusterError, ClusterTransferer, Parts};
 use crate::config::Config;
+use crate::mode::ReadOnlySwitch;
 use crate::queue::{Journal, JournalError, QueueMetrics, Queues};
 use crate::records::Records;
 use crate::tls::{ClientCertificates, TlsError};
@@ -276,6 +277,12 @@ impl Origin {
     #[must_use]
     pub fn queues(&self) -> Queues {
         Queues(self.webhooks.queues().collect())
+    }
+
+    /// Whether it takes writes.
+    #[must_use]
+    pub fn read_only(&self) -> ReadOnlySwitch {
+        ReadOnlySwitch(self.registry.clone())
     }
 
     /// What moved.

@@ -77,7 +77,7 @@ impl ReadWriteDriver {
                 let found = found.map_err(|error| ERRORS.transfer(operation, path, error))?;
                 Ok(found.to_string().into())
             }
-            here => here.map(first_line),
+            here => here.map(|content| first_line(&content)),
         }
     }
 
@@ -90,8 +90,8 @@ impl ReadWriteDriver {
     ) -> Result<ByteStream, DriverError> {
         let content = self.resolve_link(context, Operation::Reader, path, link).await?;
         let range = range.within(content.len() as u64);
-        // A link is some bytes long.
-        let content = content.slice(range.start as usize..range.end as usize);
+        let place = |offset: u64| usize::try_from(offset).unwrap_or(content.len());
+        let content = content.slice(place(range.start)..place(range.end));
         Ok(stream::once(std::future::ready(Ok(content))).boxed())
     }
 
@@ -146,7 +146,7 @@ impl ReadWriteDriver {
 }
 
 /// The digest. Behind it the cluster may have noted when the link was put.
-fn first_line(content: Bytes) -> Bytes {
+fn first_line(content: &Bytes) -> Bytes {
     let end = content.iter().position(|&byte| byte == b'\n').unwrap_or(content.len());
     content.slice(..end)
 }

@@ -80,6 +80,11 @@ impl Maintenance {
         Self { others: Some(others), ..self }
     }
 
+    /// Whether the registry is read only, so that nothing is to be removed either.
+    fn is_paused(&self) -> bool {
+        self.storage.is_read_only()
+    }
+
     /// Removes what no manifest names and what no tag keeps, if it is older than the policy's age at `now`.
     pub async fn collect_garbage(
         &self,

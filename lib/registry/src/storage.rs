@@ -17,6 +17,7 @@ mod tags;
 mod uploads;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use shoal_core::{Digest, RepositoryName};
@@ -54,6 +55,7 @@ struct Shared {
     max_blob_size: u64,
     sparse_indexes: bool,
     tag_rules: Vec<TagRule>,
+    read_only: AtomicBool,
 }
 
 /// One repository; it may not exist yet.
@@ -76,6 +78,7 @@ impl Storage {
             max_blob_size: config.max_blob_size.as_u64(),
             sparse_indexes: config.sparse_indexes,
             tag_rules: config.tags.clone(),
+            read_only: AtomicBool::new(config.read_only),
         }))
     }
 
@@ -92,6 +95,15 @@ impl Storage {
     /// What stands between pushes and garbage collection.
     pub(crate) fn barrier(&self) -> &Barrier {
         &self.0.barrier
+    }
+
+    pub(crate) fn is_read_only(&self) -> bool {
+        self.0.read_only.load(Ordering::Relaxed)
+    }
+
+    /// What clients do from now on; a write that is under way ends.
+    pub(crate) fn set_read_only(&self, read_only: bool) {
+        self.0.read_only.store(read_only, Ordering::Relaxed);
     }
 
     /// Keeps everybody else from writing to an upload session, if nobody does.

@@ -1,7 +1,7 @@
 //! Brings back what is missing: takes over the links and tags that this origin missed, and gives others the blobs that they
 //! should have, and drops what it has beyond that. Once when origins come or go, and every interval. Copies go below everything else, a few at a time.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -98,15 +98,33 @@ impl Cluster {
         let digests: Vec<_> = whole.map(|(digest, _)| digest).collect();
         self.metrics.to_check.set(gauge(digests.len()));
         self.metrics.under_replicated.set(0);
-        let mut left = MAX_DROPS;
+        let (mut left, mut linked) = (MAX_DROPS, None);
         for batch in digests.chunks(MAX_LACKING) {
-            let (gifts, surplus) = self.compare(batch).await;
+            let (mut gifts, surplus) = self.compare(batch).await;
+            if !gifts.is_empty() {
+                let Some(linked) = self.linked(&mut linked).await else { return };
+                gifts.retain(|(digest, _)| linked.contains(digest));
+            }
             left = self.drop_surplus(&surplus, left).await;
             self.metrics.under_replicated.add(gauge(gifts.len()));
             let given = stream::iter(gifts).map(|(digest, to)| self.give(digest, to));
             given.buffer_unordered(at_once.max(1)).for_each(async |()| {}).await;
             self.metrics.to_check.sub(gauge(batch.len()));
         }
+    }
+
+    /// What is linked, read once a round if somebody lacks anything: garbage that one origin has removed is not given to it again,
+    /// or it would go back and forth for ever.
+    async fn linked<'a>(&self, known: &'a mut Option<HashSet<Digest>>) -> Option<&'a HashSet<Digest>> {
+        if known.is_none() {
+            match self.records.linked().await {
+                Ok(linked) => *known = Some(linked),
+                Err(error) => {
+                    tracing::error!(%error, "cannot read what is linked: no copy is given in this round");
+                }
+            }
+        }
+        known.as_ref()
     }
 
     /// What of a batch this origin is to give to whom, and what it has beyond what belongs to it.

@@ -1,8 +1,10 @@
 //! All links and tags of this origin, read from the disk as somebody takes them.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use shoal_control::cluster::message::{LinkRecord, MetadataRecord, TagName, TagRecord};
+use shoal_core::Digest;
 use shoal_driver::{Context, DriverError, Link, RegistryPath, TransferError, Walk, walk};
 use tokio::sync::mpsc;
 
@@ -83,6 +85,19 @@ impl Records {
             }
         }
         Ok(())
+    }
+
+    /// The blobs and manifests that any repository links. Some 70 bytes each.
+    pub(crate) async fn linked(&self) -> Result<HashSet<Digest>, TransferError> {
+        let (mut linked, mut walk) = (HashSet::new(), self.walk());
+        while let Some(path) = walk.next().await? {
+            if let Some(link) = Link::of(&path)
+                && let Some((target, _)) = self.filed(&link).await?
+            {
+                linked.insert(target);
+            }
+        }
+        Ok(linked)
     }
 
     fn walk(&self) -> Paths<'_> {

@@ -188,6 +188,7 @@ async fn the_list_has_every_record_and_an_end() {
         records.put_link(&put, 5).await.unwrap();
         expected.push(MetadataRecord::Link(put));
     }
+    assert_eq!(records.linked().await.unwrap(), [Digest::sha256(b"layer")].into());
     let (sender, mut receiver) = tokio::sync::mpsc::channel(1);
     let sending = tokio::spawn(records.send_all(sender));
     let mut listed = Vec::new();

@@ -70,3 +70,26 @@ async fn what_was_deleted_while_an_origin_was_away_is_gone_there_too_and_can_be_
         .await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_origin_that_is_switched_to_read_only_serves_pulls_and_the_others_take_pushes() {
+    let rig = Rig::start().await;
+    let image = Image::generate(100_000, 1, 1);
+    rig.client(0).push(REPOSITORY, "latest", &image, |_| ()).await.unwrap();
+    let admin = rig.origin(0).admin_address().to_string();
+    let switched = crate::process::shoal(&["read-only", "on", "--admin", &admin]);
+    assert!(switched.contains("read only"), "{switched}");
+    for (method, path) in [
+        (Method::POST, "blobs/uploads/".to_owned()),
+        (Method::PUT, "manifests/latest".to_owned()),
+        (Method::DELETE, format!("manifests/{}", Digest::sha256(&image.manifest))),
+    ] {
+        assert_eq!(ask(&rig, 0, method, &path).await, StatusCode::METHOD_NOT_ALLOWED, "{path}");
+    }
+    pull(&rig.client(0), REPOSITORY, "latest", &image).await.unwrap();
+    let next = Image::generate(100_000, 1, 2);
+    rig.client(1).push(REPOSITORY, "next", &next, |_| ()).await.unwrap();
+    pull(&rig.client(0), REPOSITORY, "next", &next).await.unwrap();
+    crate::process::shoal(&["read-only", "off", "--admin", &admin]);
+    rig.client(0).push(REPOSITORY, "again", &next, |_| ()).await.unwrap();
+}

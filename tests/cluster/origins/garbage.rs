@@ -170,7 +170,7 @@ async fn write(
 
 async fn push_blobs(client: &Client, repository: &str, image: &Image) -> bool {
     for layer in &image.layers {
-        if client.push_layer(repository, layer.clone(), |_| ()).await.is_err() {
+        if client.push_layer(repository, *layer, |_| ()).await.is_err() {
             return false;
         }
     }
