@@ -215,10 +215,7 @@ impl StorageDriver for ReadWriteDriver {
     ) -> Result<ByteStream, DriverError> {
         match ERRORS.admit(Operation::Reader, path)?.path() {
             RegistryPath::BlobData(digest) => self.blobs.reader(context, digest, range).await,
-            other => match Link::of(other) {
-                Some(link) => self.read_link_range(context, path, &link, range).await,
-                None => self.metadata.reader(context, path, range).await,
-            },
+            _ => self.metadata.reader(context, path, range).await,
         }
     }
 

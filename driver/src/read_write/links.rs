@@ -3,12 +3,11 @@
 use std::time::SystemTime;
 
 use bytes::Bytes;
-use futures_util::{StreamExt as _, stream};
 use shoal_core::{Digest, RepositoryName};
 
 use super::{ERRORS, ReadWriteDriver};
 use crate::blobs::file;
-use crate::driver::{ByteRange, ByteStream, Context, FileInfo, StorageDriver as _};
+use crate::driver::{Context, FileInfo, StorageDriver as _};
 use crate::error::DriverError;
 use crate::link::Link;
 use crate::path::DriverPath;
@@ -79,20 +78,6 @@ impl ReadWriteDriver {
             }
             here => here.map(|content| first_line(&content)),
         }
-    }
-
-    pub(super) async fn read_link_range(
-        &self,
-        context: &Context,
-        path: &DriverPath,
-        link: &Link,
-        range: ByteRange,
-    ) -> Result<ByteStream, DriverError> {
-        let content = self.resolve_link(context, Operation::Reader, path, link).await?;
-        let range = range.within(content.len() as u64);
-        let place = |offset: u64| usize::try_from(offset).unwrap_or(content.len());
-        let content = content.slice(place(range.start)..place(range.end));
-        Ok(stream::once(std::future::ready(Ok(content))).boxed())
     }
 
     pub(super) async fn stat_link(
