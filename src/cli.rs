@@ -52,6 +52,8 @@ enum Command {
     Retry(status::Options),
     /// Have agents fetch an image before anybody pulls it, and show how far they are.
     Prefetch(prefetch::Options),
+    /// Have an origin take no writes until it is told otherwise or starts anew, for maintenance; pulls go on.
+    ReadOnly(status::ReadOnlyOptions),
     /// Push an image from files to a registry.
     Push(copies::PushOptions),
     /// Pull an image from a registry into files.
@@ -112,6 +114,7 @@ impl Cli {
             Command::Swarm(options) => block_on(status::swarm(options)),
             Command::Retry(options) => block_on(status::retry(options)),
             Command::Prefetch(options) => block_on(prefetch::prefetch(options)),
+            Command::ReadOnly(options) => block_on(status::read_only(options)),
             Command::Push(options) => block_on(copies::push(options)),
             Command::Pull(options) => block_on(copies::pull(options)),
             Command::Copy(options) => block_on(copies::copy(options)),

@@ -42,6 +42,7 @@ pub(crate) async fn agent(options: RoleOptions) -> anyhow::Result<()> {
         overlay: agent.overlay(),
         readiness: Arc::clone(&readiness),
         queues: None,
+        read_only: None,
         started: Instant::now(),
     };
     let admin = open_admin(admin, metrics, readiness, status::router(status)).await?;
@@ -69,6 +70,7 @@ pub(crate) async fn origin(options: RoleOptions) -> anyhow::Result<()> {
         overlay: origin.overlay(),
         readiness: Arc::clone(&readiness),
         queues: Some(origin.queues()),
+        read_only: Some(origin.read_only()),
         started: Instant::now(),
     };
     let answers = status::router(status).merge(prefetch::router(origin.preheat()));

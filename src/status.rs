@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use shoal_core::{Digest, PeerId, Role, Zone};
 
 pub use api::router;
-pub(crate) use command::{Options, SwarmOptions, peers, retry, status, swarm};
+pub(crate) use command::{Options, ReadOnlyOptions, SwarmOptions, peers, read_only, retry, status, swarm};
 pub use node::NodeSource;
 pub use tracker::TrackerSource;
 
@@ -28,8 +28,17 @@ pub mod path {
     pub const PEERS: &str = "/v1/peers";
     /// `POST` for [`super::Retried`].
     pub const RETRY: &str = "/v1/retry";
+    /// `GET` for [`super::ReadOnly`]; `POST` with `/on` or `/off` after it to change it, for what it is then.
+    pub const READ_ONLY: &str = "/v1/read-only";
     /// `GET` with a digest after it for a [`super::Swarm`].
     pub const SWARM: &str = "/v1/swarm";
+}
+
+/// Whether an origin takes no writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReadOnly {
+    /// It serves pulls alone.
+    pub on: bool,
 }
 
 /// How a list is asked for.

@@ -130,6 +130,22 @@ pub trait StorageDriver: Send + Sync + 'static {
     /// Removes the path and everything below it, written and not committed content too.
     async fn delete(&self, context: &Context, path: &DriverPath) -> Result<(), DriverError>;
 
+    /// Removes the path, unless it was written to after `since`; says whether it was removed. A driver for several writers looks
+    /// and removes in one step; the default does not look, which is right while nobody else writes there.
+    async fn delete_unchanged(
+        &self,
+        context: &Context,
+        path: &DriverPath,
+        _since: SystemTime,
+    ) -> Result<bool, DriverError> {
+        self.delete(context, path).await.map(|()| true)
+    }
+
+    /// The content of a link, for somebody who is about to rely on it: nobody takes the link away who found it of no use before.
+    async fn secure_link(&self, context: &Context, path: &DriverPath) -> Result<Bytes, DriverError> {
+        self.get_content(context, path).await
+    }
+
     /// What a tag names, and how sure that is: the content of its current link, unless the driver knows more.
     async fn resolve_tag(
         &self,

@@ -8,6 +8,7 @@ mod links;
 mod listing;
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -276,6 +277,33 @@ impl StorageDriver for ReadWriteDriver {
                 None => self.metadata.delete(context, path).await,
             },
         }
+    }
+
+    async fn delete_unchanged(
+        &self,
+        context: &Context,
+        path: &DriverPath,
+        since: SystemTime,
+    ) -> Result<bool, DriverError> {
+        match ERRORS.admit(Operation::Delete, path)?.path() {
+            RegistryPath::Blob(digest) => {
+                let deleted = self.blobs.store.delete_unchanged(digest, since).await;
+                deleted.map_err(|error| ERRORS.caused(format!("delete {path}"), error))
+            }
+            other => match Link::of(other) {
+                Some(link) => self.expire_link(context, path, &link, since).await,
+                None => self.delete(context, path).await.map(|()| true),
+            },
+        }
+    }
+
+    async fn secure_link(&self, context: &Context, path: &DriverPath) -> Result<Bytes, DriverError> {
+        let operation = Operation::GetContent;
+        if let Some(link) = Link::of(ERRORS.admit(operation, path)?.path()) {
+            let secured = self.blobs.transferer.secure_link(&link).await;
+            secured.map_err(|error| ERRORS.transfer(operation, path, error))?;
+        }
+        self.get_content(context, path).await
     }
 
     async fn resolve_tag(

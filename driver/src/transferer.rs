@@ -4,6 +4,7 @@
 //! verified by whoever implements it.
 
 use std::error::Error;
+use std::time::SystemTime;
 
 use async_trait::async_trait;
 use shoal_core::{Digest, RepositoryName, Tag};
@@ -41,15 +42,31 @@ pub trait Transferer: Send + Sync + 'static {
         Err(TransferError::NotFound)
     }
 
-    /// Makes a link to `target`, which is durable, the cluster's. The driver puts it into its files after that.
+    /// Whether links are put into and taken out of the driver's files by the transferer, in the order that the cluster decides;
+    /// else the driver does it, after the transferer.
+    fn files_links(&self) -> bool {
+        false
+    }
+
+    /// Makes a link to `target`, which is durable, the cluster's.
     async fn put_link(&self, _link: &Link, _target: &Digest) -> Result<(), TransferError> {
         Ok(())
     }
 
-    /// Takes a link away from the rest of the cluster; says whether anybody had it. The driver removes it from its files
-    /// after that.
+    /// Sees to it that a link is there and stays, for somebody who is about to rely on it: nobody who decided before that it is
+    /// of no use takes it away any more. Not found where the cluster knows that it is not there.
+    async fn secure_link(&self, _: &Link) -> Result<(), TransferError> {
+        Ok(())
+    }
+
+    /// Takes a link away from the rest of the cluster; says whether anybody had it.
     async fn delete_link(&self, _: &Link) -> Result<bool, TransferError> {
         Ok(false)
+    }
+
+    /// The same as long as nobody has put or secured it after `since`. `None`: nobody else puts links, the driver decides.
+    async fn expire_link(&self, _link: &Link, _since: SystemTime) -> Result<Option<bool>, TransferError> {
+        Ok(None)
     }
 
     /// What the tag names now.

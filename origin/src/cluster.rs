@@ -7,10 +7,12 @@
 mod api;
 mod ballots;
 mod behind;
+mod collecting;
 mod config;
 mod copies;
 mod forget;
 mod health;
+mod links;
 mod members;
 mod metrics;
 mod plan;
@@ -32,7 +34,7 @@ use shoal_driver::TransferError;
 use shoal_identity::Identity;
 use shoal_store::Store;
 use shoal_transfer::Transfer;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -77,11 +79,12 @@ pub enum ClusterError {
         /// Origins.
         count: usize,
     },
-    /// A collection here knows nothing of a push that is under way at another origin.
-    #[error(
-        "maintenance.garbage cannot be enabled together with [cluster] yet: set maintenance.garbage.enabled = false"
-    )]
-    Garbage,
+    /// Garbage would be taken while a push that relies on it is under way.
+    #[error("maintenance.garbage.min_age is {age:?} and must be {least:?} at least with [cluster]", least = Cluster::LEAST_MIN_AGE)]
+    MinAge {
+        /// What it is.
+        age: Duration,
+    },
     /// An origin is not named as a URL that can be asked.
     #[error(transparent)]
     Control(#[from] ControlError),
@@ -108,6 +111,11 @@ pub(crate) struct Cluster {
     ballots: Ballots,
     refill: Refill,
     copies: Copies,
+    /// A link that a push relies on is put anew if its last put is so old.
+    renew_after: Duration,
+    surplus_age: Duration,
+    /// Lists of all metadata that this origin reads.
+    lists: Semaphore,
     metrics: ClusterMetrics,
     /// The registry for what other origins hand over, once it is there.
     registry: OnceLock<axum::Router>,
@@ -126,6 +134,8 @@ pub(crate) struct Parts {
     pub(crate) source: watch::Receiver<PeerAddress>,
     /// Where its internal API is.
     pub(crate) url: String,
+    /// How old garbage must be to go.
+    pub(crate) min_age: Duration,
 }
 
 impl std::fmt::Debug for Cluster {
@@ -135,13 +145,19 @@ impl std::fmt::Debug for Cluster {
 }
 
 impl Cluster {
+    /// Half of it is for a push to come from its look at what it relies on to its links: some seconds, however busy a disk is.
+    pub(crate) const LEAST_MIN_AGE: Duration = Duration::from_secs(10);
+
     /// Reads the configuration, and begins to look for the others.
     pub(crate) fn start(
         config: &ClusterConfig,
         parts: Parts,
         metrics: &prometheus::Registry,
     ) -> Result<Arc<Self>, ClusterError> {
-        let Parts { identity, store, transfer, records, refill, source, url } = parts;
+        let Parts { identity, store, transfer, records, refill, source, url, min_age } = parts;
+        if min_age < Self::LEAST_MIN_AGE {
+            return Err(ClusterError::MinAge { age: min_age });
+        }
         let client = ClusterClient::new(&identity, config.origins.clone(), config.request_timeout)?;
         let urls = client.urls();
         let (own, replicas, min_replicas) = check(config, &urls, &url)?;
@@ -176,6 +192,9 @@ impl Cluster {
             ballots: Ballots::new(),
             refill,
             copies,
+            renew_after: min_age / 2,
+            surplus_age: config.surplus_age,
+            lists: Semaphore::new(1),
             metrics,
             registry: OnceLock::new(),
             stop,

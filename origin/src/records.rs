@@ -1,35 +1,28 @@
 //! The links and tags in this origin's files.
 //!
-//! A tag's file has a second line where the origin is one of several: its votes on what the tag names ([`Register`]). Links
-//! that were deleted a moment ago are not put again by a list that another origin began to send before.
+//! A tag's file has a second line where the origin is one of several: its votes on what the tag names ([`Register`]). So has a
+//! link's: which put of it that is.
 
-mod deleted;
+pub(crate) mod links;
 mod listing;
 mod tags;
 
-use std::hash::{DefaultHasher, Hash as _, Hasher as _};
-use std::time::Instant;
+use std::hash::{DefaultHasher, Hash, Hasher as _};
 
-use bytes::Bytes;
-use shoal_control::cluster::message::{
-    LinkName, LinkRecord, LinkTo, MetadataRecord, TagAcceptance, TagName, TagVersion,
-};
-use shoal_core::Digest;
-use shoal_driver::{
-    Context, DriverError, FilesystemDriver, Link, LinkKind, StorageDriver as _, TransferError,
-};
+use shoal_control::cluster::message::{LinkName, LinkTo, MetadataRecord, TagAcceptance, TagVersion};
+use shoal_driver::{DriverError, FilesystemDriver, Link, LinkKind, TransferError};
 use tokio::sync::{Mutex, MutexGuard, OnceCell};
 
-use self::deleted::Deleted;
+use crate::link_state::Change;
 use crate::tags::RecentTags;
+use crate::time::microseconds;
 
 /// The links and tags of this origin.
 pub(crate) struct Records {
     metadata: FilesystemDriver,
     pub(crate) recent_tags: RecentTags,
-    /// One writer a tag, or an older version could be written over a newer one.
+    /// One writer a tag or a link, or an older version could be written over a newer one.
     turns: Vec<Mutex<()>>,
-    deleted: Mutex<Deleted>,
     /// Every ballot up to this one may have been promised for a tag of which nothing is kept.
     floor: OnceCell<Mutex<TagVersion>>,
 }
@@ -40,53 +33,16 @@ impl Records {
 
     pub(crate) fn new(metadata: FilesystemDriver) -> Self {
         let turns = std::iter::repeat_with(Mutex::default).take(Self::TURNS).collect();
-        let (recent_tags, deleted, floor) = (RecentTags::default(), Mutex::default(), OnceCell::new());
-        Self { metadata, recent_tags, turns, deleted, floor }
-    }
-
-    /// What a link names.
-    pub(crate) async fn link(&self, link: &Link) -> Result<Digest, TransferError> {
-        let path = link.path().to_driver_path();
-        let content = self.metadata.get_content(&Context::default(), &path).await.map_err(from_driver)?;
-        let digest = Digest::parse(String::from_utf8_lossy(&content).trim());
-        digest.map_err(|error| TransferError::Failed(error.into()))
-    }
-
-    /// Puts a link.
-    pub(crate) async fn put_link(&self, link: &Link, target: &Digest) -> Result<(), TransferError> {
-        self.deleted.lock().await.forget(link);
-        self.write_link(link, target).await
-    }
-
-    /// Nothing is to put that link again because another origin still had it.
-    pub(crate) async fn note_deletion(&self, link: &Link) -> Result<(), TransferError> {
-        self.deleted.lock().await.note(Instant::now(), link.clone())
-    }
-
-    /// Deletes a link; says whether there was one.
-    pub(crate) async fn delete_link(&self, link: &Link) -> Result<bool, TransferError> {
-        let mut deleted = self.deleted.lock().await;
-        deleted.note(Instant::now(), link.clone())?;
-        let path = link.folder().to_driver_path();
-        match self.metadata.delete(&Context::default(), &path).await {
-            Ok(()) => Ok(true),
-            Err(DriverError::PathNotFound { .. }) => Ok(false),
-            Err(error) => Err(from_driver(error)),
-        }
+        let (recent_tags, floor) = (RecentTags::default(), OnceCell::new());
+        Self { metadata, recent_tags, turns, floor }
     }
 
     /// Takes over what another origin has, where it is news; says whether it was.
     pub(crate) async fn learn(&self, record: &MetadataRecord) -> Result<bool, TransferError> {
         match record {
-            MetadataRecord::Link(LinkRecord { name, target }) => {
-                let link = link_of(name);
-                // Held until it is written, so that no delete comes in between.
-                let deleted = self.deleted.lock().await;
-                if deleted.has(Instant::now(), &link) || self.link(&link).await.is_ok() {
-                    return Ok(false);
-                }
-                self.write_link(&link, target).await?;
-                Ok(true)
+            MetadataRecord::Link(record) => self.learn_link(record).await,
+            MetadataRecord::Unlinked(deletion) => {
+                Ok(self.delete_link(deletion, microseconds()).await?.0 == Change::Write)
             }
             MetadataRecord::Tag(record) => {
                 let known = self.vote(&record.name).await?;
@@ -97,12 +53,7 @@ impl Records {
         }
     }
 
-    async fn write_link(&self, link: &Link, target: &Digest) -> Result<(), TransferError> {
-        let (path, content) = (link.path().to_driver_path(), Bytes::from(target.to_string()));
-        self.metadata.put_content(&Context::default(), &path, content).await.map_err(from_driver)
-    }
-
-    async fn turn(&self, name: &TagName) -> MutexGuard<'_, ()> {
+    async fn turn(&self, name: &impl Hash) -> MutexGuard<'_, ()> {
         let mut hasher = DefaultHasher::new();
         name.hash(&mut hasher);
         let turn = hasher.finish() % Self::TURNS as u64;

@@ -23,6 +23,7 @@ use crate::api::{Api, library};
 use crate::cluster::{Cluster, ClusterError, ClusterTransferer, Parts, Sessions};
 use crate::config::Config;
 use crate::images::Images;
+use crate::mode::ReadOnlySwitch;
 use crate::preheat::{self, Preheat};
 use crate::queue::{Journal, JournalError, QueueMetrics, Queues};
 use crate::records::Records;
@@ -173,7 +174,6 @@ impl Origin {
         // One for both: what the registry writes, the API sees at once.
         let records = Arc::new(Records::new(metadata.clone()));
         let cluster = match &config.cluster {
-            Some(_) if config.maintenance.garbage.enabled => return Err(ClusterError::Garbage.into()),
             Some(cluster) => {
                 let parts = Parts {
                     identity: identity.clone(),
@@ -183,6 +183,7 @@ impl Origin {
                     refill: refill.clone(),
                     source: address.clone(),
                     url: url.clone(),
+                    min_age: config.maintenance.garbage.min_age,
                 };
                 Some(Cluster::start(cluster, parts, metrics)?)
             }
@@ -240,7 +241,11 @@ impl Origin {
         let server = server.on(workers.clone()).serve(router);
         let counters = MaintenanceMetrics::register(metrics)?;
 
-        let maintenance = Schedule::start(registry.maintenance(), config.maintenance, counters);
+        let mut maintenance = registry.maintenance();
+        if let Some(cluster) = &cluster {
+            maintenance = maintenance.beside(cluster.clone());
+        }
+        let maintenance = Schedule::start(maintenance, config.maintenance, counters);
 
         // Trackers ask an origin what it has; it need not tell them a million blobs.
         let announcer = Announcer::start(tracker.clone(), address.clone(), Some(url), Vec::new);
@@ -334,6 +339,12 @@ impl Origin {
     #[must_use]
     pub fn notifications_address(&self) -> Option<SocketAddr> {
         self.notifications.as_ref().map(Running::local_address)
+    }
+
+    /// Whether it takes writes.
+    #[must_use]
+    pub fn read_only(&self) -> ReadOnlySwitch {
+        ReadOnlySwitch(self.registry.clone())
     }
 
     /// What moved.

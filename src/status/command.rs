@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use reqwest::{Method, StatusCode, Url};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use shoal_core::Digest;
 
 use super::render::Render;
-use super::{Peers, Query, Retried, Status, Swarm, path};
+use super::{Peers, Query, ReadOnly, Retried, Status, Swarm, path};
 
 /// Whom to ask, and how to print the answer.
 #[derive(Clone, Debug, Args)]
@@ -38,6 +38,35 @@ pub(crate) struct SwarmOptions {
     digest: Digest,
     #[command(flatten)]
     options: Options,
+}
+
+/// The same, and what is to be.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct ReadOnlyOptions {
+    /// On: writes are refused with 405. Off: they are taken again. Without it: says which it is.
+    #[arg(value_enum)]
+    switch: Option<Switch>,
+    #[command(flatten)]
+    options: Options,
+}
+
+/// One of two.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Switch {
+    /// Pulls alone.
+    On,
+    /// Pulls and writes.
+    Off,
+}
+
+/// Switches an origin to read only, or back; until it starts anew.
+pub(crate) async fn read_only(ReadOnlyOptions { switch, options }: ReadOnlyOptions) -> anyhow::Result<()> {
+    let mode: ReadOnly = match switch {
+        None => options.ask(path::READ_ONLY, 0).await?,
+        Some(Switch::On) => options.send(Method::POST, &format!("{}/on", path::READ_ONLY), 0).await?,
+        Some(Switch::Off) => options.send(Method::POST, &format!("{}/off", path::READ_ONLY), 0).await?,
+    };
+    options.print(&mode)
 }
 
 /// What a role is and does.

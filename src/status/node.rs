@@ -8,14 +8,14 @@ use shoal_control::TrackerClient;
 use shoal_control::overlay::OverlayHandle;
 use shoal_core::{Digest, PeerId, Zone};
 use shoal_identity::Identity;
-use shoal_origin::{QueueStatus, Queues};
+use shoal_origin::{QueueStatus, Queues, ReadOnlySwitch};
 use shoal_store::{Entry, Store};
 use shoal_transfer::{FetchView, PeerView, Transfer, View};
 
 use super::api::Source;
 use super::{
     DeadJob, FetchStatus, JobQueue, List, MemberStatus, NodeStatus, NodeSwarm, Own, PeerStatus, Peers, Query,
-    Rates, Retried, ServerStatus, Status, StoreStatus, Swarm,
+    Rates, ReadOnly, Retried, ServerStatus, Status, StoreStatus, Swarm,
 };
 use crate::admin::Readiness;
 
@@ -39,6 +39,8 @@ pub struct NodeSource {
     pub readiness: Readiness,
     /// What it is to do later, of an origin.
     pub queues: Option<Queues>,
+    /// Whether it takes writes, of an origin.
+    pub read_only: Option<ReadOnlySwitch>,
     /// When it came up.
     pub started: Instant,
 }
@@ -101,6 +103,14 @@ impl Source for NodeSource {
         let looks = self.look(query.over()).await;
         let peers = looks.now.peers.iter().map(|peer| looks.peer(peer));
         Peers::Node(List::of(peers, looks.now.peers.len(), query.limit()))
+    }
+
+    fn read_only(&self, change: Option<ReadOnly>) -> Option<ReadOnly> {
+        let switch = self.read_only.as_ref()?;
+        if let Some(ReadOnly { on }) = change {
+            switch.set(on);
+        }
+        Some(ReadOnly { on: switch.is_on() })
     }
 
     async fn retry(&self) -> Result<Retried, String> {

@@ -9,8 +9,8 @@ use comfy_table::{CellAlignment, Table, presets};
 use shoal_core::Zone;
 
 use super::{
-    Holds, KnownNode, List, MemberStatus, NodeStatus, NodeSwarm, PeerStatus, Peers, Rates, Retried, Status,
-    Swarm, TrackerStatus, TrackerSwarm,
+    Holds, KnownNode, List, MemberStatus, NodeStatus, NodeSwarm, PeerStatus, Peers, Rates, ReadOnly, Retried,
+    Status, Swarm, TrackerStatus, TrackerSwarm,
 };
 
 /// What can be printed.
@@ -39,6 +39,16 @@ impl Render for Status {
             return lines.aligned();
         }
         format!("{}\n\n{}", lines.aligned(), node.fetches_table())
+    }
+}
+
+impl Render for ReadOnly {
+    fn render(&self) -> String {
+        match self.on {
+            true => "read only: pulls go on, writes are refused, nothing is collected",
+            false => "reads and writes",
+        }
+        .to_owned()
     }
 }
 

@@ -1,6 +1,8 @@
 //! Several origins that keep blobs together.
 
 mod behind;
+mod deletes;
+mod garbage;
 mod history;
 mod kills;
 mod linearizable;

@@ -1,5 +1,7 @@
 //! Links of the origin's driver: in its files, and, through the transferer, in those of the rest of the cluster.
 
+use std::time::SystemTime;
+
 use bytes::Bytes;
 use shoal_core::{Digest, RepositoryName};
 
@@ -53,6 +55,9 @@ impl ReadWriteDriver {
         if let Some(link) = Link::of(link) {
             let put = self.blobs.transferer.put_link(&link, &named).await;
             put.map_err(|error| ERRORS.transfer(Operation::PutContent, path, error))?;
+            if self.blobs.transferer.files_links() {
+                return Ok(());
+            }
         }
         self.metadata.put_content(context, path, named.to_string().into()).await
     }
@@ -71,7 +76,7 @@ impl ReadWriteDriver {
                 let found = found.map_err(|error| ERRORS.transfer(operation, path, error))?;
                 Ok(found.to_string().into())
             }
-            here => here,
+            here => here.map(|content| first_line(&content)),
         }
     }
 
@@ -81,12 +86,11 @@ impl ReadWriteDriver {
         path: &DriverPath,
         link: &Link,
     ) -> Result<FileInfo, DriverError> {
+        let content = self.resolve_link(context, Operation::Stat, path, link).await?;
+        let size = content.len() as u64;
         match self.metadata.stat(context, path).await {
-            Err(DriverError::PathNotFound { .. }) => {
-                let content = self.resolve_link(context, Operation::Stat, path, link).await?;
-                Ok(file(path.clone(), content.len() as u64))
-            }
-            here => here,
+            Err(DriverError::PathNotFound { .. }) => Ok(file(path.clone(), size)),
+            here => Ok(FileInfo { size, ..here? }),
         }
     }
 
@@ -99,9 +103,35 @@ impl ReadWriteDriver {
     ) -> Result<(), DriverError> {
         let elsewhere = self.blobs.transferer.delete_link(link).await;
         let elsewhere = elsewhere.map_err(|error| ERRORS.transfer(Operation::Delete, path, error))?;
+        match elsewhere {
+            true if self.blobs.transferer.files_links() => return Ok(()),
+            false if self.blobs.transferer.files_links() => return Err(ERRORS.not_found(path)),
+            _ => {}
+        }
         match self.metadata.delete(context, path).await {
             Err(DriverError::PathNotFound { .. }) if elsewhere => Ok(()),
             other => other,
         }
     }
+
+    /// Removes a link everywhere that nobody has put or secured since.
+    pub(super) async fn expire_link(
+        &self,
+        context: &Context,
+        path: &DriverPath,
+        link: &Link,
+        since: SystemTime,
+    ) -> Result<bool, DriverError> {
+        let expired = self.blobs.transferer.expire_link(link, since).await;
+        match expired.map_err(|error| ERRORS.transfer(Operation::Delete, path, error))? {
+            Some(expired) => Ok(expired),
+            None => self.delete_link(context, path, link).await.map(|()| true),
+        }
+    }
+}
+
+/// The digest. Behind it the cluster may have noted when the link was put.
+fn first_line(content: &Bytes) -> Bytes {
+    let end = content.iter().position(|&byte| byte == b'\n').unwrap_or(content.len());
+    content.slice(..end)
 }

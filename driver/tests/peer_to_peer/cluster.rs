@@ -39,7 +39,7 @@ pub(crate) struct Node {
     pub(crate) store: Store,
     pub(crate) cluster: Arc<Cluster>,
     pub(crate) context: Context,
-    _directory: TempDir,
+    directory: TempDir,
 }
 
 pub(crate) async fn open_store(directory: &TempDir, name: &str) -> Store {
@@ -304,7 +304,7 @@ impl Node {
             store,
             cluster,
             context: Context::of(repository()),
-            _directory: directory,
+            directory,
         }
     }
 
@@ -323,6 +323,12 @@ impl Node {
     /// Puts a link that names `digest`.
     pub(crate) async fn link(&self, path: &RegistryPath, digest: &Digest) -> Result<(), DriverError> {
         self.put(path, digest.to_string()).await
+    }
+
+    /// Writes a file past the driver, as an origin's own records do.
+    pub(crate) async fn file(&self, path: &RegistryPath, content: String) {
+        let files = FilesystemDriver::new(self.directory.path().join("metadata"));
+        files.put_content(&self.context, &path.to_driver_path(), content.into()).await.unwrap();
     }
 
     pub(crate) async fn read(&self, path: &RegistryPath, range: ByteRange) -> Result<Bytes, DriverError> {

@@ -44,6 +44,19 @@ async fn a_link_is_put_and_deleted_everywhere() {
 }
 
 #[tokio::test]
+async fn what_the_cluster_notes_behind_a_link_is_not_shown() {
+    let origin = Node::origin().await;
+    let digest = origin.cluster.seed(&repository(), Bytes::from_static(b"layer")).await;
+    let text = digest.to_string();
+    for link in links(digest) {
+        let noted = format!("{text}\n{{\"stamp\":5,\"by\":null}}");
+        origin.file(&link.path(), noted).await;
+        assert_eq!(origin.get(&link.path()).await.unwrap(), text);
+        assert_eq!(origin.stat(&link.path()).await.unwrap(), text.len() as u64);
+    }
+}
+
+#[tokio::test]
 async fn an_upload_is_ended_once_the_cluster_can_take_it() {
     let origin = Node::origin().await;
     let (content, id) = (Bytes::from_static(b"layer"), UploadId::random());

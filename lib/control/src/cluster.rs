@@ -16,9 +16,9 @@ use shoal_core::{Digest, PeerAddress, RepositoryName, Role, SignedMetainfo};
 use shoal_identity::Identity;
 
 use self::message::{
-    BlobName, BlobQuery, Copy, CopyReason, CopyState, LinkName, LinkRecord, MAX_RECORD_LENGTH,
-    MetadataRecord, Probe, Probed, RefillQuery, TagAcceptance, TagBallot, TagEntry, TagName, TagPromise,
-    TagRecord, TagVote, path,
+    BlobName, BlobQuery, Copy, CopyReason, CopyState, LinkAnswer, LinkDeletion, LinkName, LinkRecord,
+    LinkState, MAX_RECORD_LENGTH, MetadataRecord, Probe, Probed, RefillQuery, TagAcceptance, TagBallot,
+    TagEntry, TagName, TagPromise, TagRecord, TagVote, path,
 };
 use crate::error::{ControlError, Nonsense};
 use crate::message::{HashesQuery, HashesReply};
@@ -135,19 +135,28 @@ impl ClusterClient {
         self.servers.stream_at(path::REFILL, pairs, what, place, REFILL_TIMEOUT).await
     }
 
-    /// What a link names at the origin.
-    pub async fn link(&self, place: usize, link: &LinkName) -> Result<Option<Digest>, ControlError> {
+    /// What the origin knows of a link.
+    pub async fn link(&self, place: usize, link: &LinkName) -> Result<Option<LinkState>, ControlError> {
         self.ask_small(place, path::LINK, link, || name_of(link)).await
     }
 
-    /// Puts a link at the origin; it is durable then.
-    pub async fn put_link(&self, place: usize, record: &LinkRecord) -> Result<bool, ControlError> {
+    /// Puts a link at the origin.
+    pub async fn put_link(&self, place: usize, record: &LinkRecord) -> Result<LinkAnswer, ControlError> {
         self.ask_small(place, path::PUT_LINK, record, || name_of(&record.name)).await
     }
 
-    /// Deletes a link at the origin; says whether there was one.
-    pub async fn delete_link(&self, place: usize, link: &LinkName) -> Result<bool, ControlError> {
-        self.ask_small(place, path::DELETE_LINK, link, || name_of(link)).await
+    /// Deletes a link at the origin.
+    pub async fn delete_link(
+        &self,
+        place: usize,
+        deletion: &LinkDeletion,
+    ) -> Result<LinkAnswer, ControlError> {
+        self.ask_small(place, path::DELETE_LINK, deletion, || name_of(&deletion.name)).await
+    }
+
+    /// Has the origin forget a deletion; says whether it did. No origin may have that link any more.
+    pub async fn forget_link(&self, place: usize, deletion: &LinkDeletion) -> Result<bool, ControlError> {
+        self.ask_small(place, path::FORGET_LINK, deletion, || name_of(&deletion.name)).await
     }
 
     /// The origin's vote on a tag.

@@ -10,7 +10,8 @@ use crate::tag_rules::{self, TagRule};
 #[derive(Clone, Debug, PartialEq, Eq, serde::Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// Writes are refused with 405 UNSUPPORTED.
+    /// Writes are refused with 405 UNSUPPORTED, and nothing is collected or purged; pulls go on. How it starts: it can be changed
+    /// while the node runs (`shoal read-only`).
     pub read_only: bool,
     /// Whether clients may delete; one switch for tags, manifests and blobs. Off, all three are 405 UNSUPPORTED. On by
     /// default: who may push to a tag can take it from its manifest anyhow, and blobs stay until they are collected.

@@ -207,8 +207,10 @@ impl Exchange {
             let allowed = HeaderValue::from_str(&allowed.join(", ")).expect("method names are ASCII");
             return Err(ApiError::unsupported(message).with_header(ALLOW, allowed));
         }
-        if self.api.config.read_only && !reads {
-            return Err(ApiError::unsupported("this registry is read only"));
+        if self.api.storage.is_read_only() && !reads {
+            return Err(ApiError::unsupported(
+                "this registry is read only for now: it serves pulls and takes no writes",
+            ));
         }
         if !self.api.config.delete && *method == Method::DELETE && route.is_content() {
             return Err(ApiError::unsupported("deletes are switched off in this registry"));

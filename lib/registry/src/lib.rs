@@ -85,6 +85,18 @@ impl Registry {
         Maintenance::new(self.api.storage().clone())
     }
 
+    /// Whether it takes no writes.
+    #[must_use]
+    pub fn is_read_only(&self) -> bool {
+        self.api.storage().is_read_only()
+    }
+
+    /// Takes no writes from now on, or takes them again, until it is told otherwise or starts anew. Pulls go on, and so do writes
+    /// that are under way; nothing is collected meanwhile.
+    pub fn set_read_only(&self, read_only: bool) {
+        self.api.storage().set_read_only(read_only);
+    }
+
     /// Waits until the writes under way are done: a client that went away does not stop its write halfway.
     /// For a shutdown, after the listener took its last request.
     pub async fn drain(&self) {

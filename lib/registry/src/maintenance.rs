@@ -2,8 +2,9 @@
 //!
 //! Why it is safe while pushes run: a grace period *and* a barrier. The grace period (`min_age`, longer than any
 //! upload) protects layers whose manifest is still to come. Age alone is not enough, since a push may rely on layers
-//! that are old and unreferenced; so inside this process `barrier` orders each push against each deletion. A process
-//! that writes to the same storage by another way than this [`crate::Registry`] has the grace period only.
+//! that are old and unreferenced; so inside this process `barrier` orders each push against each deletion. Other
+//! processes ([`OtherWriters`]) are told apart by time: a push makes young what it relies on, and only what is old when it is
+//! removed goes. A process that writes by another way than this [`crate::Registry`] has the grace period only.
 
 mod barrier;
 mod config;
@@ -16,8 +17,11 @@ mod scrub;
 mod tree;
 
 use std::num::NonZeroU64;
+use std::sync::Arc;
 use std::time::SystemTime;
 
+use async_trait::async_trait;
+use shoal_core::RepositoryName;
 use shoal_driver::DriverError;
 
 use crate::storage::Storage;
@@ -33,6 +37,16 @@ pub use scrub::ScrubReport;
 #[derive(Clone)]
 pub struct Maintenance {
     storage: Storage,
+    others: Option<Arc<dyn OtherWriters>>,
+}
+
+/// Other processes that take pushes to the same repositories. They have blobs of their own, and each sees all links.
+#[async_trait]
+pub trait OtherWriters: Send + Sync + 'static {
+    /// Returns once every link and tag that was acknowledged anywhere before this call is seen here.
+    async fn catch_up(&self) -> Result<(), DriverError>;
+    /// Whether the garbage among the links of a repository is for this process to remove. It does no harm where two do.
+    fn leaves_to_us(&self, repository: &RepositoryName) -> bool;
 }
 
 /// Why a run ended early. What it had removed by then was garbage.
@@ -47,6 +61,9 @@ pub enum MaintenanceError {
     /// A tag names no digest, so nobody knows what it keeps.
     #[error("tag link {0} holds no digest")]
     TagDamaged(String),
+    /// A link names no digest, so nobody knows what it keeps.
+    #[error("link {0} holds no digest")]
+    LinkDamaged(String),
     /// The driver failed.
     #[error(transparent)]
     Driver(DriverError),
@@ -54,7 +71,18 @@ pub enum MaintenanceError {
 
 impl Maintenance {
     pub(crate) fn new(storage: Storage) -> Self {
-        Self { storage }
+        Self { storage, others: None }
+    }
+
+    /// The same where others write, too.
+    #[must_use]
+    pub fn beside(self, others: Arc<dyn OtherWriters>) -> Self {
+        Self { others: Some(others), ..self }
+    }
+
+    /// Whether the registry is read only, so that nothing is to be removed either.
+    fn is_paused(&self) -> bool {
+        self.storage.is_read_only()
     }
 
     /// Removes what no manifest names and what no tag keeps, if it is older than the policy's age at `now`.
@@ -63,7 +91,7 @@ impl Maintenance {
         now: SystemTime,
         policy: &GarbagePolicy,
     ) -> Result<GarbageReport, MaintenanceError> {
-        garbage::Garbage::begin(&self.storage, policy, now)?.run().await
+        garbage::Garbage::begin(&self.storage, policy, self.others.as_deref(), now)?.run().await
     }
 
     /// Removes upload sessions that were started longer ago than the policy's age at `now`, except those in use.

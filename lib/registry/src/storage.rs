@@ -17,10 +17,13 @@ mod tags;
 mod uploads;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use shoal_core::{Digest, RepositoryName};
-use shoal_driver::{ByteRange, ByteStream, Context, DriverError, RegistryPath, StorageDriver, UploadId};
+use shoal_driver::{
+    ByteRange, ByteStream, Context, DriverError, DriverPath, RegistryPath, StorageDriver, UploadId,
+};
 
 use crate::Config;
 pub(crate) use blobs::{BlobError, Blobs, Descriptor};
@@ -54,6 +57,7 @@ struct Shared {
     tag_rules: Vec<TagRule>,
     /// What the ids of new uploads end with.
     upload_mark: Option<u32>,
+    read_only: AtomicBool,
 }
 
 /// One repository; it may not exist yet.
@@ -77,6 +81,7 @@ impl Storage {
             sparse_indexes: config.sparse_indexes,
             tag_rules: config.tags.clone(),
             upload_mark: None,
+            read_only: AtomicBool::new(config.read_only),
         }))
     }
 
@@ -98,6 +103,15 @@ impl Storage {
     /// What stands between pushes and garbage collection.
     pub(crate) fn barrier(&self) -> &Barrier {
         &self.0.barrier
+    }
+
+    pub(crate) fn is_read_only(&self) -> bool {
+        self.0.read_only.load(Ordering::Relaxed)
+    }
+
+    /// What clients do from now on; a write that is under way ends.
+    pub(crate) fn set_read_only(&self, read_only: bool) {
+        self.0.read_only.store(read_only, Ordering::Relaxed);
     }
 
     /// Keeps everybody else from writing to an upload session, if nobody does.
@@ -141,9 +155,24 @@ impl Repository {
     /// The digest that a link holds; `None` where there is no such link.
     async fn read_link(&self, path: RegistryPath) -> Result<Option<Digest>, DriverError> {
         let path = path.to_driver_path();
-        let Some(content) = found(self.driver().get_content(&self.context, &path).await)? else {
-            return Ok(None);
-        };
+        let content = self.driver().get_content(&self.context, &path).await;
+        self.parse_link(&path, content)
+    }
+
+    /// The same for a push that relies on the link, and has told the barrier so: from here on no other writer of the storage
+    /// takes it for garbage either.
+    async fn secure_link(&self, path: RegistryPath) -> Result<Option<Digest>, DriverError> {
+        let path = path.to_driver_path();
+        let content = self.driver().secure_link(&self.context, &path).await;
+        self.parse_link(&path, content)
+    }
+
+    fn parse_link(
+        &self,
+        path: &DriverPath,
+        content: Result<Bytes, DriverError>,
+    ) -> Result<Option<Digest>, DriverError> {
+        let Some(content) = found(content)? else { return Ok(None) };
         let text = String::from_utf8_lossy(&content);
         match Digest::parse(text.trim()) {
             Ok(digest) => Ok(Some(digest)),

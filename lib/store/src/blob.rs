@@ -15,7 +15,7 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use shoal_core::{Digest, Metainfo, Piece, PieceIndex, SignedMetainfo};
 
-use crate::disk::{self, blocking};
+use crate::disk::{self, DiskError, blocking};
 use crate::layout::Layout;
 use crate::reader::{BlobReader, ReadError};
 use crate::usage::{Moment, Pin, Usage};
@@ -119,12 +119,18 @@ impl Blob {
         disk::open_file(&self.0.path).map_err(|error| self.unreadable(error.into_source()))
     }
 
-    fn modified_blocking(&self) -> Result<SystemTime, ReadError> {
+    pub(crate) fn modified_blocking(&self) -> Result<SystemTime, ReadError> {
         let file = self.0.path.symlink_metadata().map_err(|error| self.unreadable(error))?;
         // A rename into the store keeps the time of the last write; only the time of change tells of it.
         let changed = Duration::new(file.ctime().try_into().unwrap_or(0), file.ctime_nsec() as u32);
         let written = file.modified().map_err(|error| self.unreadable(error))?;
         Ok(written.max(SystemTime::UNIX_EPOCH + changed))
+    }
+
+    /// Makes it young, durably. Call under its digest's change.
+    pub(crate) fn touch(&self) -> Result<(), DiskError> {
+        disk::set_modified(&self.0.path, SystemTime::now())?;
+        disk::sync_all(&self.0.path)
     }
 
     fn unreadable(&self, source: io::Error) -> ReadError {

@@ -209,6 +209,12 @@ pub(crate) fn set_modified(path: &Path, time: SystemTime) -> Result<(), DiskErro
     }
 }
 
+/// Makes bytes and times of a file durable.
+pub(crate) fn sync_all(path: &Path) -> Result<(), DiskError> {
+    let synced = File::open(path).and_then(|file| file.sync_all());
+    synced.map_err(|source| DiskError::new("sync", path, source))
+}
+
 /// How full the file system is that has this path.
 pub(crate) fn file_system(path: &Path) -> Result<FileSystem, DiskError> {
     let found = statvfs(path).map_err(|error| DiskError::new("measure the file system of", path, error))?;

@@ -102,7 +102,7 @@ impl Import {
     ) -> Result<Blob, ImportError> {
         let file = disk::open_file(path).map_err(|error| self.disk_error(error))?;
         let metainfo = self.cut(&file, path)?;
-        if let Some(Entry::Whole(blob)) = self.space.index.find(&self.digest) {
+        if let Some(blob) = self.duplicate()? {
             return self.drop_duplicate(path, blob);
         }
         let room = self.admit(metainfo.length())?;
@@ -124,7 +124,7 @@ impl Import {
         if found != self.digest {
             return Err(ImportError::DigestMismatch { expected: self.digest, found });
         }
-        if let Some(Entry::Whole(blob)) = self.space.index.find(&self.digest) {
+        if let Some(blob) = self.duplicate()? {
             return Ok(blob);
         }
         let write = || {
@@ -182,6 +182,7 @@ impl Import {
         let _change = directory.change(&digest).map_err(|Closed| ImportError::Closed { digest })?;
         let before = index.find(&digest);
         if let Some(Entry::Whole(blob)) = before {
+            blob.touch().map_err(|error| self.disk_error(error))?;
             return self.drop_duplicate(path, blob);
         }
         let room = index.check_room_for_blob(&digest);
@@ -216,6 +217,16 @@ impl Import {
         copied.map_err(|source| DiskError::new("copy to", path, source))?;
         disk::rename(path, to)?;
         disk::remove(from).map(|_| ())
+    }
+
+    /// The blob if it is here already, made young: whoever sends it again relies on it.
+    fn duplicate(&self) -> Result<Option<Blob>, ImportError> {
+        let digest = self.digest;
+        let _change =
+            self.space.directory.change(&digest).map_err(|Closed| ImportError::Closed { digest })?;
+        let Some(Entry::Whole(blob)) = self.space.index.find(&digest) else { return Ok(None) };
+        blob.touch().map_err(|error| self.disk_error(error))?;
+        Ok(Some(blob))
     }
 
     fn drop_duplicate(&self, path: &Path, blob: Blob) -> Result<Blob, ImportError> {

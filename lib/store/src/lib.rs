@@ -10,6 +10,7 @@
     reason = "an error names digests by value, 65 bytes each; errors are rare, and none is raised in a hot loop"
 )]
 
+mod age;
 mod arrivals;
 mod blob;
 mod checkpoint;

@@ -319,8 +319,17 @@ impl Store {
     }
 
     fn delete_blocking(&self, digest: Digest) -> Result<bool, StoreError> {
+        let _change = self.space.directory.change(&digest).map_err(|Closed| StoreError::Closed { digest })?;
+        self.remove_blocking(digest)
+    }
+
+    pub(crate) fn space(&self) -> &Space {
+        &self.space
+    }
+
+    /// Call under the digest's change.
+    pub(crate) fn remove_blocking(&self, digest: Digest) -> Result<bool, StoreError> {
         let Space { directory, index, .. } = &*self.space;
-        let _change = directory.change(&digest).map_err(|Closed| StoreError::Closed { digest })?;
         let Some(entry) = index.remove(&digest) else { return Ok(false) };
         if let Entry::Partial(Partial(partial)) = entry {
             partial.progress.send_if_modified(|progress| progress.end(Gone::Deleted));

@@ -14,9 +14,9 @@ use data_encoding::BASE64;
 use futures_util::{StreamExt as _, stream};
 use shoal_control::ErrorReply;
 use shoal_control::cluster::message::{
-    BlobName, BlobQuery, Copy, CopyState, LinkName, LinkRecord, MAX_COPY_LENGTH, MAX_LACKING, MAX_TAG_WRITES,
-    MetadataRecord, Probe, Probed, RefillQuery, TagAcceptance, TagBallot, TagEntry, TagName, TagPromise,
-    TagRecord, TagVote, path,
+    BlobName, BlobQuery, Copy, CopyState, LinkAnswer, LinkDeletion, LinkName, LinkRecord, LinkState,
+    MAX_COPY_LENGTH, MAX_LACKING, MAX_TAG_WRITES, MetadataRecord, Probe, Probed, RefillQuery, TagAcceptance,
+    TagBallot, TagEntry, TagName, TagPromise, TagRecord, TagVote, path,
 };
 use shoal_control::message::{HashesQuery, HashesReply, MetainfoQuery};
 use shoal_core::{Digest, PeerAddress, RepositoryName, Role, SignedMetainfo};
@@ -51,6 +51,7 @@ impl Cluster {
             .route(path::LINK, post(link))
             .route(path::PUT_LINK, post(put_link))
             .route(path::DELETE_LINK, post(delete_link))
+            .route(path::FORGET_LINK, post(forget_link))
             .route(path::TAG, post(tag))
             .route(path::PROMISE_TAG, post(promise_tag))
             .route(path::ACCEPT_TAG, post(accept_tag))
@@ -140,17 +141,20 @@ async fn refill_hashes(State(cluster): Asked, Json(query): Json<HashesQuery>) ->
     Ok(Json(cluster.refill.hashes(&query).await.map_err(TransferError::from)?))
 }
 
-async fn link(State(cluster): Asked, Json(name): Json<LinkName>) -> Answer<Option<Digest>> {
-    found(cluster.records.link(&link_of(&name)).await)
+async fn link(State(cluster): Asked, Json(name): Json<LinkName>) -> Answer<Option<LinkState>> {
+    Ok(Json(cluster.records.link_state(&link_of(&name)).await?))
 }
 
-async fn put_link(State(cluster): Asked, Json(record): Json<LinkRecord>) -> Answer<bool> {
-    cluster.records.put_link(&link_of(&record.name), &record.target).await?;
-    Ok(Json(true))
+async fn put_link(State(cluster): Asked, Json(record): Json<LinkRecord>) -> Answer<LinkAnswer> {
+    Ok(Json(cluster.put_own_link(&record).await?))
 }
 
-async fn delete_link(State(cluster): Asked, Json(name): Json<LinkName>) -> Answer<bool> {
-    Ok(Json(cluster.records.delete_link(&link_of(&name)).await?))
+async fn delete_link(State(cluster): Asked, Json(deletion): Json<LinkDeletion>) -> Answer<LinkAnswer> {
+    Ok(Json(cluster.delete_own_link(&deletion).await?))
+}
+
+async fn forget_link(State(cluster): Asked, Json(deletion): Json<LinkDeletion>) -> Answer<bool> {
+    Ok(Json(cluster.forget_link(&deletion).await?))
 }
 
 async fn tag(State(cluster): Asked, Json(name): Json<TagName>) -> Answer<Option<TagVote>> {
@@ -203,13 +207,6 @@ async fn metadata(State(cluster): Asked) -> Body {
         ))
     });
     Body::from_stream(lines.boxed())
-}
-
-fn found<T>(result: Result<T, TransferError>) -> Answer<Option<T>> {
-    match result {
-        Err(TransferError::NotFound) => Ok(Json(None)),
-        other => Ok(Json(Some(other?))),
-    }
 }
 
 fn not_here(digest: &Digest) -> Refusal {

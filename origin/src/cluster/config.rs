@@ -48,6 +48,10 @@ pub struct ClusterConfig {
     /// is that of `transfer.egress.repair`.
     #[serde(default = "default_repairs_at_once")]
     pub repairs_at_once: usize,
+    /// For how long an origin to which a blob does not belong keeps its copy, once those to which it belongs have theirs. 1 hour:
+    /// what was just pushed is pulled by many, and one origin more gives it out.
+    #[serde(default = "default_surplus_age", with = "humantime_serde")]
+    pub surplus_age: Duration,
 }
 
 fn default_replicas() -> usize {
@@ -88,4 +92,8 @@ fn default_metadata_interval() -> Duration {
 
 fn default_repairs_at_once() -> usize {
     2
+}
+
+fn default_surplus_age() -> Duration {
+    Duration::from_secs(3600)
 }

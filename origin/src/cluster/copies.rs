@@ -85,7 +85,12 @@ impl Copies {
         reason: CopyReason,
     ) -> Result<CopyState, CopyError> {
         let digest = *metainfo.metainfo.digest();
-        if self.0.store.blob(&digest).is_some() {
+        // Whoever asks for a push relies on it: it is made young.
+        let touched = match reason {
+            CopyReason::Push => self.0.store.touch(&digest).await,
+            CopyReason::Repair => Ok(self.0.store.blob(&digest).is_some()),
+        };
+        if touched.map_err(|error| CopyError::Failed(causes(&error)))? {
             return Ok(CopyState::Whole);
         }
         let mut ended = match self.join(&digest, &source, reason) {

@@ -10,8 +10,8 @@ use shoal_driver::TransferError;
 use tokio::sync::mpsc;
 
 use super::Cluster;
-use super::tags::microseconds;
 use crate::register::Register;
+use crate::time::microseconds;
 
 impl Cluster {
     /// Looks through the tags of this origin for deleted ones that are its to have forgotten.

@@ -15,6 +15,9 @@ pub(super) struct ClusterMetrics {
     pub(super) tag_ballots: IntCounter,
     pub(super) unconfirmed_tags: IntCounter,
     pub(super) tags_forgotten: IntCounter,
+    pub(super) links_renewed: IntCounter,
+    pub(super) links_forgotten: IntCounter,
+    pub(super) surplus_dropped: IntCounter,
 }
 
 impl ClusterMetrics {
@@ -63,6 +66,18 @@ impl ClusterMetrics {
             tags_forgotten: counter(
                 "tags_forgotten",
                 "Deleted tags that all origins knew as deleted, so that this one had them forgotten.",
+            )?,
+            links_renewed: counter(
+                "links_renewed",
+                "Old links that pushes relied on, and that were put anew so that no collection removes them.",
+            )?,
+            links_forgotten: counter(
+                "links_forgotten",
+                "Deleted links that all origins knew as deleted, so that this one had them forgotten.",
+            )?,
+            surplus_dropped: counter(
+                "surplus_dropped",
+                "Copies that this origin removed since all origins to which the blob belongs have one.",
             )?,
         })
     }

@@ -21,6 +21,14 @@ impl View<'_> {
         }
         self.rendezvous.owners(digest, self.well, self.replicas).without(holders)
     }
+
+    /// Whether the copy of `own` is one too many: all origins are well, it belongs to others, and all those have it. An origin to
+    /// which a blob belongs never takes its copy for that, so those that the others count on stay.
+    pub(super) fn is_surplus(&self, digest: &Digest, holders: Places, own: usize) -> bool {
+        let all = Places::first(self.rendezvous.len());
+        let owners = self.rendezvous.owners(digest, all, self.replicas);
+        self.well == all && !owners.contains(own) && owners.without(holders).is_empty()
+    }
 }
 
 #[cfg(test)]
@@ -57,6 +65,23 @@ mod tests {
             let somebody_has_it = holders.iter().any(|place| well.contains(place));
             let missing = if somebody_has_it { owners.without(holders) } else { Places::NONE };
             prop_assert_eq!(given, missing);
+        }
+
+        #[test]
+        fn whoever_drops_what_is_too_much_at_the_same_time_enough_are_left(
+            count in 1usize..8, replicas in 1usize..4, well: u8, holders: u8, number: u32
+        ) {
+            let rendezvous = rendezvous(count);
+            let (well, holders) = (places(well, count), places(holders, count));
+            let view = View { rendezvous: &rendezvous, replicas, well };
+            let digest = Digest::sha256(&number.to_le_bytes());
+            let dropped: Places = holders.iter().filter(|&own| view.is_surplus(&digest, holders, own)).collect();
+            prop_assert!(dropped.is_empty() || holders.without(dropped).count() >= replicas.min(count));
+            prop_assert!(dropped.is_empty() || well == Places::first(count));
+            let whole = View { well: Places::first(count), ..view };
+            let all = Places::first(count);
+            let left = all.without(all.iter().filter(|&own| whole.is_surplus(&digest, all, own)).collect());
+            prop_assert_eq!(left.count(), replicas.min(count));
         }
 
         #[test]

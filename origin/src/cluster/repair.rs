@@ -1,9 +1,9 @@
 //! Brings back what is missing: takes over the links and tags that this origin missed, and gives others the blobs that they
-//! should have. Once when origins come or go, and every interval. Copies go below everything else, a few at a time.
+//! should have, and drops what it has beyond that. Once when origins come or go, and every interval. Copies go below everything else, a few at a time.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use shoal_control::ControlError;
@@ -28,9 +28,12 @@ pub(super) async fn run(cluster: Arc<Cluster>, config: ClusterConfig) {
                 learned = None;
             }
             if learned.is_none_or(|at: Instant| at.elapsed() >= config.metadata_interval) {
-                learned = cluster.learn_metadata().await.then(Instant::now);
+                let well = cluster.members.well();
+                let is_all = well.without(cluster.learn_metadata().await).is_empty();
+                learned = is_all.then(Instant::now);
                 if learned.is_some() {
                     cluster.forget_deleted_tags().await;
+                    cluster.forget_deleted_links().await;
                 }
             }
             cluster.give_copies(config.repairs_at_once).await;
@@ -48,21 +51,22 @@ pub(super) async fn run(cluster: Arc<Cluster>, config: ClusterConfig) {
 }
 
 impl Cluster {
-    /// Takes over what others have of links and tags; says whether that is all they have. If not, the next round goes on.
-    async fn learn_metadata(&self) -> bool {
-        let mut all = true;
+    /// Takes over what others have of links and tags; says whose list was read to its end. Where that is not everybody's, the next
+    /// round goes on.
+    pub(super) async fn learn_metadata(&self) -> Places {
+        let Ok(_list) = self.lists.acquire().await else { return Places::NONE };
+        let mut read = Places::NONE.with(self.own);
         for place in self.others().iter() {
             let learned = self.learn_from(place).await;
             match self.noted(place, learned) {
-                Ok(end) => all &= end,
+                Ok(end) => read = read.with_if(place, end),
                 Err(error) => {
                     let error = &error as &dyn std::error::Error;
                     tracing::warn!(error, "cannot read the links of an origin");
-                    all = false;
                 }
             }
         }
-        all
+        read
     }
 
     /// Says whether everything came and was kept.
@@ -73,7 +77,11 @@ impl Cluster {
             if record == MetadataRecord::End {
                 return Ok(kept);
             }
-            match self.records.learn(&record).await {
+            let learned = match &record {
+                MetadataRecord::Unlinked(deletion) => self.delete_own_link(deletion).await.map(|_| false),
+                record => self.records.learn(record).await,
+            };
+            match learned {
                 Ok(learned) => self.metrics.records_learned.inc_by(u64::from(learned)),
                 Err(error) => {
                     tracing::error!(%error, "cannot take over a link or a tag");
@@ -90,8 +98,14 @@ impl Cluster {
         let digests: Vec<_> = whole.map(|(digest, _)| digest).collect();
         self.metrics.to_check.set(gauge(digests.len()));
         self.metrics.under_replicated.set(0);
+        let (mut left, mut linked) = (MAX_DROPS, None);
         for batch in digests.chunks(MAX_LACKING) {
-            let gifts = self.gifts(batch).await;
+            let (mut gifts, surplus) = self.compare(batch).await;
+            if !gifts.is_empty() {
+                let Some(linked) = self.linked(&mut linked).await else { return };
+                gifts.retain(|(digest, _)| linked.contains(digest));
+            }
+            left = self.drop_surplus(&surplus, left).await;
             self.metrics.under_replicated.add(gauge(gifts.len()));
             let given = stream::iter(gifts).map(|(digest, to)| self.give(digest, to));
             given.buffer_unordered(at_once.max(1)).for_each(async |()| {}).await;
@@ -99,8 +113,22 @@ impl Cluster {
         }
     }
 
-    /// What of a batch this origin is to give to whom.
-    async fn gifts(&self, batch: &[Digest]) -> Vec<(Digest, Places)> {
+    /// What is linked, read once a round if somebody lacks anything: garbage that one origin has removed is not given to it again,
+    /// or it would go back and forth for ever.
+    async fn linked<'a>(&self, known: &'a mut Option<HashSet<Digest>>) -> Option<&'a HashSet<Digest>> {
+        if known.is_none() {
+            match self.records.linked().await {
+                Ok(linked) => *known = Some(linked),
+                Err(error) => {
+                    tracing::error!(%error, "cannot read what is linked: no copy is given in this round");
+                }
+            }
+        }
+        known.as_ref()
+    }
+
+    /// What of a batch this origin is to give to whom, and what it has beyond what belongs to it.
+    async fn compare(&self, batch: &[Digest]) -> (Vec<(Digest, Places)>, Vec<Digest>) {
         // Who cannot be asked is left out of this round.
         let (mut well, mut holders) = (Places::NONE.with(self.own), HashMap::new());
         for place in self.others().iter() {
@@ -118,7 +146,31 @@ impl Cluster {
             let to = view.gifts(digest, well.without(lacks), self.own);
             (!to.is_empty()).then_some((*digest, to))
         };
-        batch.iter().filter_map(gift).collect()
+        let is_surplus = |digest: &&Digest| {
+            let lacks = holders.get(digest).copied().unwrap_or(Places::NONE);
+            view.is_surplus(digest, well.without(lacks), self.own)
+        };
+        (batch.iter().filter_map(gift).collect(), batch.iter().filter(is_surplus).copied().collect())
+    }
+
+    /// Removes copies that are beyond what belongs to this origin, and that nobody touched for a while. Gives how many more may go
+    /// in this round.
+    async fn drop_surplus(&self, surplus: &[Digest], mut left: usize) -> usize {
+        let Some(since) = SystemTime::now().checked_sub(self.surplus_age) else { return left };
+        for digest in surplus {
+            if left == 0 {
+                break;
+            }
+            match self.store.delete_unchanged(digest, since).await {
+                Ok(true) => {
+                    left -= 1;
+                    self.metrics.surplus_dropped.inc();
+                }
+                Ok(false) => {}
+                Err(error) => tracing::error!(%digest, %error, "cannot remove a copy that is not needed"),
+            }
+        }
+        left
     }
 
     async fn give(&self, digest: Digest, to: Places) {
@@ -139,6 +191,9 @@ impl Cluster {
         }
     }
 }
+
+/// How many copies go in one round. 1000: deletes are syncs, and pushes need the disk too.
+const MAX_DROPS: usize = 1000;
 
 fn gauge(count: usize) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)

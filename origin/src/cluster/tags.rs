@@ -5,7 +5,7 @@
 //! how an origin answers.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
@@ -21,6 +21,7 @@ use tokio::time::{sleep, timeout};
 use super::Cluster;
 use super::ballots::{self, Change, Outcome, Poll, Step, majority, step};
 use super::rounds::{Rounds, Turns};
+use crate::time::microseconds;
 
 /// What the questions and the ballots of one origin share.
 pub(super) struct Ballots {
@@ -314,12 +315,6 @@ fn contended() -> TransferError {
 fn pause(attempt: u32, random: u32) -> Duration {
     let most = FIRST_PAUSE * (1 << attempt.min(5));
     most.mul_f64(f64::from(random) / f64::from(u32::MAX))
-}
-
-/// By this origin's clock, since 1970.
-pub(super) fn microseconds() -> u64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(now.as_micros()).unwrap_or(u64::MAX)
 }
 
 /// How often a change is put to the vote: origins that write one tag at the same time take turns within a few.

@@ -2,16 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use async_trait::async_trait;
 use shoal_control::ControlError;
-use shoal_control::cluster::message::{BlobQuery, LinkRecord, RefillQuery, TagEntry, TagVersion};
+use shoal_control::cluster::message::{BlobQuery, RefillQuery, TagEntry, TagVersion};
 use shoal_core::{Digest, RepositoryName, Tag};
 use shoal_driver::{ByteRange, ByteStream, Link, ResolvedTag, TagExpectation, TransferError, Transferer};
 
 use super::Cluster;
 use super::ballots::Change;
-use crate::records::name_of;
 use crate::transferer::name;
 
 /// The whole cluster, as one origin of it sees it.
@@ -46,6 +46,7 @@ impl Transferer for ClusterTransferer {
     }
 
     async fn upload(&self, _: Option<&RepositoryName>, digest: &Digest) -> Result<(), TransferError> {
+        self.0.touch(digest).await?;
         self.0.replicate(digest).await
     }
 
@@ -54,45 +55,27 @@ impl Transferer for ClusterTransferer {
     }
 
     async fn find_link(&self, link: &Link) -> Result<Digest, TransferError> {
-        let link = name_of(link);
-        let answers = self
-            .0
-            .ask_others(|client, place| {
-                let asked = link.clone();
-                async move { client.link(place, &asked).await }
-            })
-            .await;
-        let asked = 1 + answers.iter().flatten().count();
-        answers.into_iter().flatten().flatten().next().ok_or_else(|| self.0.not_found(asked))
+        self.0.find_link(link).await
+    }
+
+    fn files_links(&self) -> bool {
+        true
     }
 
     async fn put_link(&self, link: &Link, target: &Digest) -> Result<(), TransferError> {
-        self.0.require_writable()?;
-        let record = LinkRecord { name: name_of(link), target: *target };
-        let answers = self
-            .0
-            .ask_others(|client, place| {
-                let asked = record.clone();
-                async move { client.put_link(place, &asked).await }
-            })
-            .await;
-        self.require_copies(answers.iter().flatten().count(), "a link")?;
-        // Also where it was deleted here a moment ago.
-        self.0.records.put_link(link, target).await
+        self.0.put_link(link, target).await
+    }
+
+    async fn secure_link(&self, link: &Link) -> Result<(), TransferError> {
+        self.0.secure_link(link).await
     }
 
     async fn delete_link(&self, link: &Link) -> Result<bool, TransferError> {
-        self.require_everybody()?;
-        self.0.records.note_deletion(link).await?;
-        let link = name_of(link);
-        let answers = self
-            .0
-            .ask_others(|client, place| {
-                let asked = link.clone();
-                async move { client.delete_link(place, &asked).await }
-            })
-            .await;
-        self.everybody_deleted(answers)
+        self.0.delete_link(link).await
+    }
+
+    async fn expire_link(&self, link: &Link, since: SystemTime) -> Result<Option<bool>, TransferError> {
+        self.0.expire_link(link, since).await.map(Some)
     }
 
     async fn resolve_tag(
@@ -152,38 +135,6 @@ impl Transferer for ClusterTransferer {
             *known = (*known).max((ballot, named));
         }
         Ok(last.into_iter().filter(|(_, (_, named))| *named).map(|(tag, _)| tag).collect())
-    }
-}
-
-impl ClusterTransferer {
-    /// `others` have it, and this origin is about to.
-    fn require_copies(&self, others: usize, what: &str) -> Result<(), TransferError> {
-        let (have, least) = (others + 1, self.0.min_replicas);
-        if have >= least {
-            return Ok(());
-        }
-        Err(TransferError::Unavailable(format!(
-            "{what} is kept by {least} origins at least, and {have} took it"
-        )))
-    }
-
-    /// What one origin does not hear of it would bring back.
-    fn require_everybody(&self) -> Result<(), TransferError> {
-        let (well, all) = (self.0.members.well().count(), self.0.rendezvous.len());
-        if well == all {
-            return Ok(());
-        }
-        Err(TransferError::Unavailable(format!("a delete needs all {all} origins, of which {well} are well")))
-    }
-
-    /// Whether anybody had it; all must have said.
-    fn everybody_deleted(&self, answers: Vec<Result<bool, ControlError>>) -> Result<bool, TransferError> {
-        if answers.len() + 1 < self.0.rendezvous.len() || answers.iter().any(Result::is_err) {
-            return Err(TransferError::Unavailable(
-                "not every origin has deleted it: delete it again".to_owned(),
-            ));
-        }
-        Ok(answers.into_iter().flatten().any(|deleted| deleted))
     }
 }
 

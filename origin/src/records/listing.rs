@@ -1,11 +1,14 @@
 //! All links and tags of this origin, read from the disk as somebody takes them.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use shoal_control::cluster::message::{LinkRecord, MetadataRecord, TagName, TagRecord};
+use shoal_core::Digest;
 use shoal_driver::{Context, DriverError, Link, RegistryPath, TransferError, Walk, walk};
 use tokio::sync::mpsc;
 
+use super::links::Deleted;
 use super::{Records, from_driver, name_of};
 use crate::register::Register;
 
@@ -45,6 +48,21 @@ impl Records {
                 return Ok(());
             }
         }
+        drop(walk);
+        let (sender, mut deleted) = mpsc::channel(1);
+        let sending = async {
+            let sent = self.send_deleted_links(&sender).await;
+            drop(sender);
+            sent
+        };
+        let passing = async {
+            while let Some(Deleted { deletion, .. }) = deleted.recv().await {
+                if records.send(MetadataRecord::Unlinked(deletion)).await.is_err() {
+                    break;
+                }
+            }
+        };
+        tokio::join!(sending, passing).0?;
         // Nobody listens any more: nothing is lost.
         let _ = records.send(MetadataRecord::End).await;
         Ok(())
@@ -69,6 +87,19 @@ impl Records {
         Ok(())
     }
 
+    /// The blobs and manifests that any repository links. Some 70 bytes each.
+    pub(crate) async fn linked(&self) -> Result<HashSet<Digest>, TransferError> {
+        let (mut linked, mut walk) = (HashSet::new(), self.walk());
+        while let Some(path) = walk.next().await? {
+            if let Some(link) = Link::of(&path)
+                && let Some((target, _)) = self.filed(&link).await?
+            {
+                linked.insert(target);
+            }
+        }
+        Ok(linked)
+    }
+
     fn walk(&self) -> Paths<'_> {
         Paths(walk(&self.metadata, &NOBODY, &RegistryPath::Repositories.to_driver_path()))
     }
@@ -78,8 +109,8 @@ impl Records {
         match path {
             RegistryPath::LayerLink(..) | RegistryPath::RevisionLink(..) => {
                 let link = Link::of(path)?;
-                let target = self.link(&link).await.ok()?;
-                Some(MetadataRecord::Link(LinkRecord { name: name_of(&link), target }))
+                let (target, version) = self.filed(&link).await.ok()??;
+                Some(MetadataRecord::Link(LinkRecord { name: name_of(&link), target, version }))
             }
             RegistryPath::TagCurrentLink(repository, tag) => {
                 let name = TagName { repository: repository.clone(), tag: tag.clone() };

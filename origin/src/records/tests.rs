@@ -1,6 +1,8 @@
-use shoal_control::cluster::message::{TagBallot, TagEntry, TagPromise, TagRecord, TagValue, TagVote};
-use shoal_core::{PeerId, RepositoryName, Tag};
-use shoal_driver::{FilesystemDriver, TagExpectation};
+use shoal_control::cluster::message::{
+    LinkDeletion, LinkRecord, TagBallot, TagEntry, TagName, TagPromise, TagRecord, TagValue, TagVote,
+};
+use shoal_core::{Digest, PeerId, RepositoryName, Tag};
+use shoal_driver::{FilesystemDriver, StorageDriver as _, TagExpectation};
 
 use super::*;
 
@@ -105,35 +107,88 @@ async fn a_tag_that_names_something_is_not_forgotten() {
     assert_eq!(records.list_tags(&app()).await.unwrap(), [latest().tag]);
 }
 
+fn link(kind: LinkKind) -> Link {
+    Link { repository: app(), kind, digest: Digest::sha256(b"layer") }
+}
+
+fn put(link: &Link, stamp: u64) -> LinkRecord {
+    LinkRecord { name: name_of(link), target: link.digest, version: version(stamp) }
+}
+
 #[tokio::test]
 async fn what_was_deleted_comes_back_by_a_push_and_not_by_an_older_list() {
-    let (_directory, records) = records();
-    let digest = Digest::sha256(b"layer");
-    let link = Link { repository: app(), kind: LinkKind::Layer, digest };
-    let listed = MetadataRecord::Link(LinkRecord { name: name_of(&link), target: digest });
+    let (directory, records) = records();
+    let layer = link(LinkKind::Layer);
+    let listed = MetadataRecord::Link(put(&layer, 5));
     assert!(records.learn(&listed).await.unwrap());
 
-    assert!(records.delete_link(&link).await.unwrap());
+    let deletion = LinkDeletion { name: name_of(&layer), version: version(5) };
+    assert_eq!(records.delete_link(&deletion, 7).await.unwrap(), (Change::Write, Some(layer.digest)));
     assert!(!records.learn(&listed).await.unwrap());
-    assert!(records.link(&link).await.is_err());
+    drop(records);
+    let records = Records::new(FilesystemDriver::new(directory.path()));
+    assert!(!records.learn(&listed).await.unwrap(), "a restart forgets it");
+    assert!(records.link(&layer).await.is_err());
+    assert_eq!(records.delete_link(&deletion, 8).await.unwrap(), (Change::Known, None));
 
-    records.put_link(&link, &digest).await.unwrap();
-    assert_eq!(records.link(&link).await.unwrap(), digest);
+    assert_eq!(records.put_link(&put(&layer, 6), 6).await.unwrap(), Change::Write);
+    assert_eq!(records.link(&layer).await.unwrap(), layer.digest);
+    assert!(!records.learn(&MetadataRecord::Unlinked(deletion.clone())).await.unwrap());
+    assert_eq!(
+        records.delete_link(&deletion, 9).await.unwrap(),
+        (Change::Refused(version(6)), Some(layer.digest))
+    );
+    assert_eq!(records.link(&layer).await.unwrap(), layer.digest);
+}
+
+#[tokio::test]
+async fn a_deletion_is_told_until_it_is_forgotten() {
+    let (_directory, records) = records();
+    let (records, layer) = (std::sync::Arc::new(records), link(LinkKind::Layer));
+    let deletion = LinkDeletion { name: name_of(&layer), version: version(5) };
+    records.delete_link(&deletion, 7).await.unwrap();
+    let told = async |records: &std::sync::Arc<Records>| {
+        let (sender, mut receiver) = tokio::sync::mpsc::channel(9);
+        records.clone().send_all(sender).await.unwrap();
+        receiver.recv().await.unwrap()
+    };
+    assert_eq!(told(&records).await, MetadataRecord::Unlinked(deletion.clone()));
+    let older = LinkDeletion { version: version(4), ..deletion.clone() };
+    assert!(!records.forget_link(&older).await.unwrap());
+    assert!(records.forget_link(&deletion).await.unwrap());
+    assert_eq!(told(&records).await, MetadataRecord::End);
+    assert_eq!(records.link_state(&layer).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_link_from_before_the_cluster_is_the_oldest() {
+    let (directory, records) = records();
+    let layer = link(LinkKind::Layer);
+    let files = FilesystemDriver::new(directory.path());
+    let content = layer.digest.to_string().into();
+    files
+        .put_content(&shoal_driver::Context::default(), &layer.path().to_driver_path(), content)
+        .await
+        .unwrap();
+    let state = records.link_state(&layer).await.unwrap().unwrap();
+    assert_eq!((state.target, state.version), (Some(layer.digest), TagVersion::default()));
+    assert_eq!(records.put_link(&put(&layer, 1), 1).await.unwrap(), Change::Write);
+    assert_eq!(records.link_state(&layer).await.unwrap().unwrap().version, version(1));
 }
 
 #[tokio::test]
 async fn the_list_has_every_record_and_an_end() {
     let (_directory, records) = records();
     let records = std::sync::Arc::new(records);
-    let digest = Digest::sha256(b"layer");
     let tag = record(vote(5, Some(b"manifest")));
     records.accept(&tag).await.unwrap();
     let mut expected = vec![MetadataRecord::Tag(tag)];
     for kind in [LinkKind::Layer, LinkKind::Revision] {
-        let link = Link { repository: app(), kind, digest };
-        records.put_link(&link, &digest).await.unwrap();
-        expected.push(MetadataRecord::Link(LinkRecord { name: name_of(&link), target: digest }));
+        let put = put(&link(kind), 5);
+        records.put_link(&put, 5).await.unwrap();
+        expected.push(MetadataRecord::Link(put));
     }
+    assert_eq!(records.linked().await.unwrap(), [Digest::sha256(b"layer")].into());
     let (sender, mut receiver) = tokio::sync::mpsc::channel(1);
     let sending = tokio::spawn(records.send_all(sender));
     let mut listed = Vec::new();

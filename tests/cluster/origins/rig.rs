@@ -28,7 +28,7 @@ pub(super) struct Rig {
     origins: Vec<Option<Process>>,
     /// How many there are in the configuration.
     members: usize,
-    /// More tables of it, for those that start from now on.
+    /// More keys of `[cluster]`, and tables after it, for those that start from now on.
     more: String,
     /// Where each origin has a host of its own.
     network: Option<Network>,
@@ -41,15 +41,20 @@ impl Rig {
 
     /// The first `members` of the origins, which know of no others.
     pub(super) async fn start_with(members: usize) -> Self {
-        Self::start_in(None, members).await
+        Self::start_in(None, members, "").await
+    }
+
+    /// The same with more keys of `[cluster]`, and tables.
+    pub(super) async fn start_configured(members: usize, more: &str) -> Self {
+        Self::start_in(None, members, more).await
     }
 
     /// Each origin on its host.
     pub(super) async fn start_apart(network: Network) -> Self {
-        Self::start_in(Some(network), COUNT).await
+        Self::start_in(Some(network), COUNT, "").await
     }
 
-    async fn start_in(network: Option<Network>, members: usize) -> Self {
+    async fn start_in(network: Option<Network>, members: usize, more: &str) -> Self {
         shoal_identity::install_crypto_provider();
         let folder = tempfile::tempdir().unwrap();
         let ca = folder.path().join("ca");
@@ -65,7 +70,7 @@ impl Rig {
         let urls = (0..COUNT).map(|place| format!("https://{}:{}", api_host(place), free_port())).collect();
         let tracker_url = format!("https://{tracker_host}:{tracker_port}");
         let origins = Vec::new();
-        let more = String::new();
+        let more = more.to_owned();
         let mut rig = Self { folder, tracker_url, urls, _tracker: tracker, origins, members, more, network };
         rig.origins = (0..COUNT).map(|place| (place < members).then(|| rig.spawn(place))).collect();
         rig.all_well().await;

@@ -24,12 +24,14 @@ pub mod path {
     /// [`crate::message::HashesQuery`], for a [`crate::message::HashesReply`] of what stands behind that origin: it fetches the
     /// blob, unless it is at it or has it.
     pub const REFILL_HASHES: &str = "/v1/cluster/refill/hashes";
-    /// [`super::LinkName`], for the digest that it names, or null.
+    /// [`super::LinkName`], for the [`super::LinkState`] that this origin knows, or null.
     pub const LINK: &str = "/v1/cluster/link";
-    /// [`super::LinkRecord`], for true once it is durable.
+    /// [`super::LinkRecord`], for a [`super::LinkAnswer`] once it is durable.
     pub const PUT_LINK: &str = "/v1/cluster/link/put";
-    /// [`super::LinkName`], for whether there was one.
+    /// [`super::LinkDeletion`], for a [`super::LinkAnswer`] once it is durable.
     pub const DELETE_LINK: &str = "/v1/cluster/link/delete";
+    /// [`super::LinkDeletion`] of a link that no origin has, for true once it is forgotten.
+    pub const FORGET_LINK: &str = "/v1/cluster/link/forget";
     /// [`super::TagName`], for the [`super::TagVote`] of this origin, or null.
     pub const TAG: &str = "/v1/cluster/tag";
     /// [`super::TagBallot`], for a [`super::TagPromise`].
@@ -162,13 +164,50 @@ pub struct LinkName {
     pub digest: Digest,
 }
 
-/// A link and what it names.
+/// A link, what it names, and when it was put.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LinkRecord {
     /// The link.
     pub name: LinkName,
     /// What it names.
     pub target: Digest,
+    /// Which of its puts that is. The least is that of a link from before the cluster.
+    #[serde(default)]
+    pub version: LinkVersion,
+}
+
+/// A link that was deleted: every put of it up to this version. One that is newer stays, whatever comes first.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LinkDeletion {
+    /// The link.
+    pub name: LinkName,
+    /// The last put that whoever deletes it has seen.
+    pub version: LinkVersion,
+}
+
+/// What an origin knows of a link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LinkState {
+    /// What it names; `None`: it was deleted.
+    pub target: Option<Digest>,
+    /// Its put; where it was deleted, the last one that this undid.
+    pub version: LinkVersion,
+}
+
+/// When a link was put, and by which origin.
+pub type LinkVersion = TagVersion;
+
+/// The answer to a change of a link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LinkAnswer {
+    /// It is so, durably.
+    Done {
+        /// Whether this origin has the blob whole, and will not take it for garbage.
+        holds: bool,
+    },
+    /// The origin knows of a put, or of a deletion, that is not older.
+    Refused(LinkVersion),
 }
 
 /// A tag.
@@ -219,8 +258,8 @@ pub struct TagValue {
     pub before: Vec<TagVersion>,
 }
 
-/// When a tag was put to the vote, and by which origin, so that no two are equal. The least is that of a tag from before the
-/// cluster.
+/// When a tag was put to the vote (or a link was put), and by which origin, so that no two are equal. The least is that of one
+/// from before the cluster.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct TagVersion {
     /// Microseconds since 1970 by that origin's clock, or one more than what it has to surpass, whichever is greater.
@@ -266,6 +305,8 @@ pub struct TagEntry {
 pub enum MetadataRecord {
     /// A link.
     Link(LinkRecord),
+    /// One that was deleted.
+    Unlinked(LinkDeletion),
     /// A tag.
     Tag(TagRecord),
     /// The end: there is no more. A list without it was cut.

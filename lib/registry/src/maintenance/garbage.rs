@@ -12,11 +12,11 @@ use std::collections::HashSet;
 use std::time::{Duration, SystemTime};
 
 use shoal_core::{Digest, RepositoryName};
-use shoal_driver::DriverError;
+use shoal_driver::{DriverError, RegistryPath};
 
-use super::MaintenanceError;
 use super::barrier::{Collection, TooManyPushes};
 use super::tree::Tree;
+use super::{MaintenanceError, OtherWriters};
 use crate::storage::Storage;
 use mark::Marks;
 
@@ -68,6 +68,7 @@ pub(super) struct Garbage<'a> {
     tree: Tree<'a>,
     collection: Collection,
     policy: &'a GarbagePolicy,
+    others: Option<&'a dyn OtherWriters>,
     cutoff: Cutoff,
     /// Blobs that some repository needs.
     marked: HashSet<Digest>,
@@ -99,6 +100,7 @@ impl<'a> Garbage<'a> {
     pub(super) fn begin(
         storage: &'a Storage,
         policy: &'a GarbagePolicy,
+        others: Option<&'a dyn OtherWriters>,
         now: SystemTime,
     ) -> Result<Self, MaintenanceError> {
         let collection = storage.barrier().collect().ok_or(MaintenanceError::Busy)?;
@@ -107,6 +109,7 @@ impl<'a> Garbage<'a> {
             tree: Tree::new(storage.driver()),
             collection,
             policy,
+            others,
             cutoff: Cutoff(now.checked_sub(policy.min_age)),
             marked: HashSet::new(),
             report: GarbageReport::default(),
@@ -114,10 +117,19 @@ impl<'a> Garbage<'a> {
     }
 
     pub(super) async fn run(mut self) -> Result<GarbageReport, MaintenanceError> {
+        // After the cutoff was set: what is linked later was made use of later, too.
+        if let Some(others) = self.others {
+            others.catch_up().await?;
+        }
         let mut repositories = self.tree.repositories();
         while let Some(name) = repositories.next().await? {
             self.report.repositories += 1;
-            self.collect_repository(&name).await?;
+            if self.others.is_none_or(|others| others.leaves_to_us(&name)) {
+                self.collect_repository(&name).await?;
+            }
+            if self.others.is_some() {
+                self.mark_linked(&name).await?;
+            }
         }
         // Links and blobs may lie on different disks. No links at all is far more likely a disk that is not mounted.
         if self.report.repositories == 0 {
@@ -126,6 +138,22 @@ impl<'a> Garbage<'a> {
         }
         self.sweep_blobs().await?;
         Ok(self.report)
+    }
+
+    /// Of several writers each removes its own blobs, and a blob stays as long as any link names it: that can be told without
+    /// reading a manifest.
+    async fn mark_linked(&mut self, name: &RepositoryName) -> Result<(), MaintenanceError> {
+        let layers = self.tree.layers(name).await?.into_iter();
+        let layers = layers.map(|digest| RegistryPath::LayerLink(name.clone(), digest));
+        let revisions = self.tree.revisions(name).await?.into_iter();
+        let revisions = revisions.map(|digest| RegistryPath::RevisionLink(name.clone(), digest));
+        for link in layers.chain(revisions) {
+            let Some(content) = self.tree.content(&link).await? else { continue };
+            // Under an alias it names another digest than its own.
+            let target = std::str::from_utf8(&content).ok().and_then(|text| Digest::parse(text.trim()).ok());
+            self.marked.insert(target.ok_or_else(|| MaintenanceError::LinkDamaged(link.to_string()))?);
+        }
+        Ok(())
     }
 
     async fn collect_repository(&mut self, name: &RepositoryName) -> Result<(), MaintenanceError> {

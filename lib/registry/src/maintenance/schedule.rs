@@ -69,6 +69,9 @@ impl Worker {
     }
 
     async fn purge(&self, config: &PurgeConfig) {
+        if self.maintenance.is_paused() {
+            return;
+        }
         let start = Instant::now();
         let outcome = self.maintenance.purge_uploads(SystemTime::now(), &config.policy()).await;
         let Some(report) = self.outcome("uploads", outcome) else { return };
@@ -86,6 +89,9 @@ impl Worker {
     }
 
     async fn collect(&self, config: &GarbageConfig) {
+        if self.maintenance.is_paused() {
+            return;
+        }
         let start = Instant::now();
         let outcome = self.maintenance.collect_garbage(SystemTime::now(), &config.policy()).await;
         let Some(report) = self.outcome("garbage", outcome) else { return };

@@ -1,10 +1,13 @@
 //! The registry's tree as maintenance sees it: on nobody's behalf, typed, and with "missing" as an ordinary answer,
 //! since everything may go away while it is looked at. What is not of the layout is not seen, and so never touched.
 
+use std::time::SystemTime;
+
 use bytes::Bytes;
 use shoal_core::{Digest, RepositoryName, Tag};
 use shoal_driver::{
-    ByteRange, ByteStream, Context, DriverError, FileInfo, RegistryPath, StorageDriver, Walk, walk,
+    ByteRange, ByteStream, Context, DriverError, FileInfo, Freshness, RegistryPath, ResolvedTag,
+    StorageDriver, TagExpectation, Walk, walk,
 };
 
 use crate::storage::found;
@@ -55,6 +58,46 @@ impl<'a> Tree<'a> {
     /// Whether there was something to delete.
     pub(super) async fn delete(self, path: &RegistryPath) -> Result<bool, DriverError> {
         Ok(found(self.driver.delete(&NOBODY, &path.to_driver_path()).await)?.is_some())
+    }
+
+    /// Whether there was something to delete, of which nobody made use after `since`.
+    pub(super) async fn delete_unchanged(
+        self,
+        path: &RegistryPath,
+        since: SystemTime,
+    ) -> Result<bool, DriverError> {
+        let deleted = self.driver.delete_unchanged(&NOBODY, &path.to_driver_path(), since).await;
+        Ok(found(deleted)?.unwrap_or(false))
+    }
+
+    /// Removes a tag as long as it names that; says whether it did.
+    pub(super) async fn delete_tag(
+        self,
+        repository: &RepositoryName,
+        tag: &Tag,
+        digest: Digest,
+    ) -> Result<bool, DriverError> {
+        let expected = TagExpectation::one_of([digest]);
+        match found(self.driver.delete_tag(&NOBODY, (repository, tag), &expected).await) {
+            Err(DriverError::TagMoved { .. }) => Ok(false),
+            other => Ok(other?.is_some()),
+        }
+    }
+
+    /// What a tag names; an error where nobody can say for certain.
+    pub(super) async fn resolve(
+        self,
+        repository: &RepositoryName,
+        tag: &Tag,
+    ) -> Result<Option<Digest>, DriverError> {
+        match found(self.driver.resolve_tag(&NOBODY, repository, tag).await)? {
+            None => Ok(None),
+            Some(ResolvedTag { digest, freshness: Freshness::Current }) => Ok(Some(digest)),
+            Some(_) => Err(DriverError::Unavailable {
+                driver: self.driver.name(),
+                detail: format!("nobody can say for certain what {repository}:{tag} names"),
+            }),
+        }
     }
 
     /// The manifests that a repository links.

@@ -45,19 +45,24 @@ impl Blobs {
             return Ok(Descriptor { digest: *digest, size });
         }
         let asked = shared.descriptors.epoch();
-        let blob = Descriptor { digest: *digest, size: self.stat_at_driver(digest).await? };
+        let blob =
+            Descriptor { digest: *digest, size: self.stat_at_driver(digest, Repository::read_link).await? };
         shared.descriptors.remember(asked, Instant::now(), name, &blob);
         Ok(blob)
     }
 
     /// The same, from the driver: for what is about to rely on the blob, and has told the barrier so.
     pub(crate) async fn stat_afresh(&self, digest: &Digest) -> Result<Descriptor, BlobError> {
-        Ok(Descriptor { digest: *digest, size: self.stat_at_driver(digest).await? })
+        Ok(Descriptor { digest: *digest, size: self.stat_at_driver(digest, Repository::secure_link).await? })
     }
 
-    async fn stat_at_driver(&self, digest: &Digest) -> Result<u64, BlobError> {
+    async fn stat_at_driver(
+        &self,
+        digest: &Digest,
+        read_link: impl AsyncFn(&Repository, RegistryPath) -> Result<Option<Digest>, DriverError>,
+    ) -> Result<u64, BlobError> {
         let Repository { context, name, .. } = &self.repository;
-        let link = self.repository.read_link(RegistryPath::LayerLink(name.clone(), *digest)).await?;
+        let link = read_link(&self.repository, RegistryPath::LayerLink(name.clone(), *digest)).await?;
         // A link names the digest that it is filed under. An alias would answer for bytes of another name.
         if link != Some(*digest) {
             return Err(BlobError::Unknown(*digest));

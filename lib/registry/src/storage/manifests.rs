@@ -1,6 +1,7 @@
 //! The manifests of one repository: kept byte for byte, by digest, once everything that they name is there.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::{TryStreamExt, future};
@@ -152,9 +153,8 @@ impl Manifests {
         let children = manifest.children().iter().map(|child| child.digest);
         let relied_on = children.chain([digest]).chain(manifest.subject());
         let _push = shared.barrier.push(name, relied_on).await;
-        if !(shared.sparse_indexes && manifest.media_type().is_index()) {
-            self.check_children(manifest.children()).await?;
-        }
+        let began = Instant::now();
+        self.secure(manifest).await?;
         let own = match reference {
             Reference::Tag(tag) => Some(tag),
             Reference::Digest(_) => None,
@@ -174,6 +174,10 @@ impl Manifests {
         };
         self.repository.put(RegistryPath::BlobData(digest), manifest.bytes().clone()).await?;
         self.repository.write_link(RegistryPath::RevisionLink(name.clone(), digest), &digest).await?;
+        // Another collector may have looked meanwhile; from here on it sees who needs what.
+        if began.elapsed() > SECURE_FOR {
+            self.secure(manifest).await?;
+        }
         if let Some(listed) = listed {
             listed.keep().await?;
         }
@@ -296,6 +300,20 @@ impl Manifests {
         if found == expected { Ok(found) } else { Err(ManifestError::DigestMismatch { expected, found }) }
     }
 
+    /// Refuses a manifest that names what is not here, and keeps what it names from being taken for garbage by other writers of
+    /// the storage.
+    async fn secure(&self, manifest: &Manifest) -> Result<(), ManifestError> {
+        match self.check_children(manifest.children()).await {
+            Err(ManifestError::ChildrenUnknown(_))
+                if self.repository.shared.sparse_indexes && manifest.media_type().is_index() => {}
+            checked => checked?,
+        }
+        if let Some(subject) = manifest.subject() {
+            self.is_secured_revision(&subject).await?;
+        }
+        Ok(())
+    }
+
     /// Refuses a manifest that names what the repository does not have, and says everything that is missing.
     async fn check_children(&self, children: &[Child]) -> Result<(), ManifestError> {
         let mut missing = Vec::new();
@@ -309,9 +327,9 @@ impl Manifests {
     async fn has_child(&self, child: &Child) -> Result<bool, DriverError> {
         match child.kind {
             ChildKind::Blob => self.has_blob(&child.digest).await,
-            ChildKind::Manifest => self.is_revision(&child.digest).await,
+            ChildKind::Manifest => self.is_secured_revision(&child.digest).await,
             ChildKind::Either => {
-                Ok(self.is_revision(&child.digest).await? || self.has_blob(&child.digest).await?)
+                Ok(self.is_secured_revision(&child.digest).await? || self.has_blob(&child.digest).await?)
             }
         }
     }
@@ -327,6 +345,12 @@ impl Manifests {
     async fn is_revision(&self, digest: &Digest) -> Result<bool, DriverError> {
         let path = RegistryPath::RevisionLink(self.repository.name.clone(), *digest);
         Ok(self.repository.read_link(path).await? == Some(*digest))
+    }
+
+    /// The same for a push that relies on it.
+    async fn is_secured_revision(&self, digest: &Digest) -> Result<bool, DriverError> {
+        let path = RegistryPath::RevisionLink(self.repository.name.clone(), *digest);
+        Ok(self.repository.secure_link(path).await? == Some(*digest))
     }
 
     /// The bytes of a blob that may be a manifest; `None` where it is gone, or larger than any manifest.
@@ -352,6 +376,9 @@ fn named(current: &Option<Digest>) -> String {
     current.map_or_else(|| "nothing".to_owned(), |digest| digest.to_string())
 }
 
+/// For how long a look at what a manifest names is good. A second: less than half of the least age of garbage, where several
+/// collect it, and more than a push takes.
+const SECURE_FOR: Duration = Duration::from_secs(1);
 /// How many children are looked up at one time: an index of a dozen platforms in one go, a bound for the driver.
 const CHECKS_AT_ONCE: usize = 16;
 

@@ -67,8 +67,8 @@ impl<'a> Garbage<'a> {
             let _closed = self.collection.close().await;
             self.mark_pushed(marks).await?;
             if self.is_garbage(marks, &list).await? {
-                let path = RegistryPath::Tag(marks.repository.clone(), list.tag.clone());
-                if self.policy.dry_run || self.tree.delete(&path).await? {
+                let delete = self.tree.delete_tag(&marks.repository, &list.tag, list.digest);
+                if self.policy.dry_run || delete.await? {
                     self.report.lists_deleted += 1;
                 }
             }
@@ -103,12 +103,13 @@ impl Tree<'_> {
         repository: &shoal_core::RepositoryName,
         tag: &Tag,
     ) -> Result<Option<Result<Digest, String>>, DriverError> {
-        let link = RegistryPath::TagCurrentLink(repository.clone(), tag.clone());
-        let content = self.content(&link).await?;
-        let parse = |content: bytes::Bytes| {
-            let digest = std::str::from_utf8(&content).ok().and_then(|text| Digest::parse(text.trim()).ok());
-            digest.ok_or_else(|| link.to_string())
+        let failed = match self.resolve(repository, tag).await {
+            Err(error @ DriverError::Failed { .. }) => error,
+            resolved => return Ok(resolved?.map(Ok)),
         };
-        Ok(content.map(parse))
+        let link = RegistryPath::TagCurrentLink(repository.clone(), tag.clone());
+        let Some(content) = self.content(&link).await? else { return Err(failed) };
+        let digest = std::str::from_utf8(&content).ok().and_then(|text| Digest::parse(text.trim()).ok());
+        Ok(Some(digest.ok_or_else(|| link.to_string())))
     }
 }

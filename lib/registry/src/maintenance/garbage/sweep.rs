@@ -18,6 +18,15 @@ struct Orphan {
 }
 
 impl<'a> Garbage<'a> {
+    /// Removes what nobody made use of since it is of an age to go. Another writer of the storage may have done so after the look.
+    async fn remove(&self, path: &RegistryPath) -> Result<bool, MaintenanceError> {
+        match self.cutoff.0 {
+            _ if self.policy.dry_run => Ok(true),
+            Some(since) => Ok(self.tree.delete_unchanged(path, since).await?),
+            None => Ok(false),
+        }
+    }
+
     /// Removes manifests from the repository. Gives those that it removed.
     pub(super) async fn sweep_manifests(
         &mut self,
@@ -30,7 +39,7 @@ impl<'a> Garbage<'a> {
             self.mark_pushed(marks).await?;
             for manifest in batch.iter().filter(|one| !marks.stays(one)) {
                 let path = RegistryPath::Revision(marks.repository.clone(), manifest.digest);
-                if self.policy.dry_run || self.tree.delete(&path).await? {
+                if self.remove(&path).await? {
                     self.report.manifests_deleted += 1;
                     self.storage.forget(&marks.repository, &manifest.digest);
                     dropped.insert(manifest.digest);
@@ -108,7 +117,7 @@ impl<'a> Garbage<'a> {
         self.mark_pushed(marks).await?;
         for digest in batch.iter().filter(|digest| !marks.blobs.contains(digest)) {
             let path = RegistryPath::Layer(marks.repository.clone(), *digest);
-            if self.policy.dry_run || self.tree.delete(&path).await? {
+            if self.remove(&path).await? {
                 self.report.links_deleted += 1;
                 self.storage.forget(&marks.repository, digest);
             }
@@ -166,7 +175,7 @@ impl<'a> Garbage<'a> {
         for orphan in batch {
             if self.marked.contains(&orphan.digest) {
                 self.report.blobs_kept += 1;
-            } else if self.policy.dry_run || self.tree.delete(&RegistryPath::Blob(orphan.digest)).await? {
+            } else if self.remove(&RegistryPath::Blob(orphan.digest)).await? {
                 self.report.blobs_deleted += 1;
                 self.report.bytes_deleted += orphan.size;
             }
