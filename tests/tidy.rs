@@ -26,7 +26,10 @@ const ALLOWED: [(&str, &[&str]); 17] = [
         ],
     ),
     ("agent", &["registry", "driver", "transfer", "control", "identity", "store", "core", "http", "s3"]),
-    ("origin", &["registry", "driver", "transfer", "control", "identity", "store", "core", "http", "s3"]),
+    (
+        "origin",
+        &["registry", "driver", "transfer", "control", "identity", "store", "core", "http", "s3", "upstream"],
+    ),
     ("tracker", &["control", "identity", "core", "http"]),
     ("simulation", &["swarm", "tracker", "core"]),
     ("registry", &["driver", "core"]),

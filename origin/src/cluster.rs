@@ -17,6 +17,7 @@ mod plan;
 mod remote;
 mod repair;
 mod rounds;
+mod routed;
 mod tags;
 mod transferer;
 
@@ -41,6 +42,7 @@ use self::copies::Copies;
 use self::health::Rules;
 use self::members::Members;
 use self::metrics::ClusterMetrics;
+pub(crate) use self::routed::Routed;
 use self::tags::Ballots;
 pub(crate) use self::transferer::ClusterTransferer;
 use crate::records::Records;

@@ -15,6 +15,7 @@ mod source;
 mod tags;
 mod tls;
 mod transferer;
+mod upstream;
 mod webhooks;
 
 pub use cluster::{ClusterConfig, ClusterError};
@@ -24,4 +25,5 @@ pub use refill::RefillConfig;
 pub use role::{BindError, Origin};
 pub use source::{DirectoryConfig, SourceConfig, SourceConfigError};
 pub use tls::{TlsConfig, TlsError};
+pub use upstream::{UpstreamConfig, UpstreamConfigError};
 pub use webhooks::{WebhookConfig, WebhookError};

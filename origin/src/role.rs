@@ -13,7 +13,7 @@ use shoal_driver::{FilesystemDriver, ReadWriteDriver, Signer, Transferer};
 use shoal_http::{Doorkeeper, Running, Server, Workers};
 use shoal_identity::{Identity, Refusals};
 use shoal_registry::auth::{ClientCertificate, Guard, GuardError};
-use shoal_registry::event::ClientAddress;
+use shoal_registry::event::{ClientAddress, Watcher};
 use shoal_registry::maintenance::{MaintenanceMetrics, Schedule};
 use shoal_registry::{PullMetrics, Registry};
 use shoal_store::Store;
@@ -28,6 +28,7 @@ use crate::refill::Refill;
 use crate::source::{SourceConfig, SourceConfigError};
 use crate::tls::{ClientCertificates, TlsError};
 use crate::transferer::LocalTransferer;
+use crate::upstream::{PullThrough, UpstreamConfigError, Upstreams, WatchUses};
 use crate::webhooks::{WebhookError, Webhooks};
 
 /// An origin at work.
@@ -37,6 +38,9 @@ pub struct Origin {
     maintenance: Schedule,
     server: Running,
     s3: Option<Running>,
+    /// Upstreams that have listeners of their own.
+    mirrors: Vec<Running>,
+    through: Option<PullThrough>,
     api: Running,
     transfer: Transfer,
     announcer: Announcer,
@@ -108,6 +112,9 @@ pub enum BindError {
     /// What stands behind it is not configured as it must be.
     #[error(transparent)]
     Source(#[from] SourceConfigError),
+    /// A registry that is to be pulled through is not configured as it must be.
+    #[error(transparent)]
+    Upstream(#[from] UpstreamConfigError),
     /// The S3 face is not configured as it must be.
     #[error(transparent)]
     S3(#[from] shoal_s3::ConfigError),
@@ -129,6 +136,7 @@ impl Origin {
         let (tls_of_registry, guard) = access(&config).await?;
         let metadata = config.store.directory.join("metadata");
         let queues = config.store.directory.join("queues.redb");
+        let uses = config.store.directory.join("upstream-uses.redb");
         let metadata = FilesystemDriver::with_reserve(metadata, config.min_free.as_u64());
         let store = Store::open(config.store).await?;
         store.register_metrics(metrics)?;
@@ -154,10 +162,12 @@ impl Origin {
 
         let signer = identity.clone();
         let sign: Signer = Arc::new(move |metainfo| signer.sign(metainfo));
-        let sources = SourceConfig::sources(&config.source)?;
-        let refill = Refill::new(config.refill, sources, store.clone(), sign.clone(), metrics)?;
+        let mut sources = SourceConfig::sources(&config.source)?;
         // One for both: what the registry writes, the API sees at once.
         let records = Arc::new(Records::new(metadata.clone()));
+        let upstreams = Upstreams::new(&config.upstream, metrics)?;
+        sources.extend(upstreams.sources(&records));
+        let refill = Refill::new(config.refill, sources, store.clone(), sign.clone(), metrics)?;
         let cluster = match &config.cluster {
             Some(_) if config.maintenance.garbage.enabled => return Err(ClusterError::Garbage.into()),
             Some(cluster) => {
@@ -178,6 +188,14 @@ impl Origin {
             Some(cluster) => Arc::new(ClusterTransferer(cluster.clone())),
             None => Arc::new(LocalTransferer::new(store.clone(), records.clone(), refill.clone())),
         };
+        let mut registry_config = config.registry;
+        upstreams.add_names(&mut registry_config)?;
+        let parts = (&transferer, &cluster, &records, &store, &refill);
+        let through = PullThrough::over(upstreams, &uses, parts)?;
+        let transferer: Arc<dyn Transferer> = match &through {
+            Some(through) => Arc::new(through.clone()),
+            None => transferer,
+        };
         let answers = Api {
             identity: identity.clone(),
             store: store.clone(),
@@ -185,6 +203,7 @@ impl Origin {
             transferer: transferer.clone(),
             cluster: cluster.clone(),
             refill: refill.clone(),
+            through: through.clone(),
         };
         let api = api.serve(answers.router());
 
@@ -196,12 +215,24 @@ impl Origin {
             }
             None => None,
         };
-        let registry = Registry::new(config.registry, driver, Arc::new(PullMetrics::register(metrics)?))
+        let watcher: Arc<dyn Watcher> = match &through {
+            Some(through) => Arc::new(WatchUses { through: through.clone(), next: webhooks.clone() }),
+            None => webhooks.clone(),
+        };
+        let registry = Registry::new(registry_config, driver, Arc::new(PullMetrics::register(metrics)?))
             .guarded(guard)
-            .watched(webhooks.clone());
+            .watched(watcher);
         let router = registry.router().layer(map_request(hand_client_over));
-        let server = listen(("registry", "listen"), config.listen, tls_of_registry, &config.http).await?;
         let workers = Workers::start().map_err(BindError::Threads)?;
+        let mut mirrors = Vec::new();
+        for (address, upstream) in Upstreams::listeners(&config.upstream) {
+            let router = registry.router_of(upstream).layer(map_request(hand_client_over));
+            let server =
+                listen(("upstream", "upstream.listen"), address, tls_of_registry.clone(), &config.http)
+                    .await?;
+            mirrors.push(server.on(workers.clone()).serve(router));
+        }
+        let server = listen(("registry", "listen"), config.listen, tls_of_registry, &config.http).await?;
         let server = server.on(workers.clone()).serve(router);
         let counters = MaintenanceMetrics::register(metrics)?;
 
@@ -225,6 +256,8 @@ impl Origin {
             maintenance,
             server,
             s3,
+            mirrors,
+            through,
             api,
             transfer,
             announcer,
@@ -329,7 +362,13 @@ impl Origin {
         if let Some(s3) = self.s3 {
             s3.shutdown(self.drain).await;
         }
+        for mirror in self.mirrors {
+            mirror.shutdown(self.drain).await;
+        }
         self.registry.drain().await;
+        if let Some(through) = self.through {
+            through.shutdown().await;
+        }
         self.webhooks.shutdown().await;
         self.refill.shutdown().await;
         if let Some(cluster) = self.cluster {
