@@ -7,3 +7,4 @@ mod linearizable;
 mod rig;
 mod tags;
 mod together;
+mod upstreams;

@@ -36,6 +36,15 @@ impl Rig {
 
     /// The first `members` of the origins, which know of no others.
     pub(super) async fn start_with(members: usize) -> Self {
+        Self::start_by(members, String::new()).await
+    }
+
+    /// All of them, with those tables in their configuration.
+    pub(super) async fn start_configured(more: String) -> Self {
+        Self::start_by(COUNT, more).await
+    }
+
+    async fn start_by(members: usize, more: String) -> Self {
         shoal_identity::install_crypto_provider();
         let folder = tempfile::tempdir().unwrap();
         let ca = folder.path().join("ca");
@@ -47,8 +56,7 @@ impl Rig {
         let urls = (0..COUNT).map(|_| format!("https://127.0.0.1:{}", free_port())).collect();
         let tracker_url = format!("https://127.0.0.1:{tracker_port}");
         let origins = Vec::new();
-        let mut rig =
-            Self { folder, tracker_url, urls, _tracker: tracker, origins, members, more: String::new() };
+        let mut rig = Self { folder, tracker_url, urls, _tracker: tracker, origins, members, more };
         rig.origins = (0..COUNT).map(|place| (place < members).then(|| rig.spawn(place))).collect();
         rig.all_well().await;
         rig
@@ -75,8 +83,17 @@ impl Rig {
 
     /// The same with more keys.
     pub(super) async fn agent_with(&self, name: &str, keys: &str) -> Process {
+        self.agent_by(name, keys, "").await
+    }
+
+    /// The same with more tables.
+    pub(super) async fn agent_with_tables(&self, name: &str, tables: &str) -> Process {
+        self.agent_by(name, "", tables).await
+    }
+
+    async fn agent_by(&self, name: &str, keys: &str, tables: &str) -> Process {
         let config = format!(
-            "listen = \"127.0.0.1:0\"\ntracker = [{:?}]\norigins = {:?}\n{keys}{}",
+            "listen = \"127.0.0.1:0\"\ntracker = [{:?}]\norigins = {:?}\n{keys}{}{tables}",
             self.tracker_url,
             self.urls,
             stored(self.folder.path(), name, "min_free = 0\ncapacity = \"100%\"\n")
