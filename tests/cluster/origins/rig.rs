@@ -87,11 +87,7 @@ impl Rig {
     }
 
     /// The same with more tables.
-    pub(super) async fn agent_with_tables(&self, name: &str, tables: &str) -> Process {
-        self.agent_by(name, "", tables).await
-    }
-
-    async fn agent_by(&self, name: &str, keys: &str, tables: &str) -> Process {
+    pub(super) async fn agent_by(&self, name: &str, keys: &str, tables: &str) -> Process {
         let config = format!(
             "listen = \"127.0.0.1:0\"\ntracker = [{:?}]\norigins = {:?}\n{keys}{}{tables}",
             self.tracker_url,

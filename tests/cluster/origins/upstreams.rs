@@ -9,12 +9,13 @@ mod times;
 
 use anyhow::ensure;
 use futures_util::future::join_all;
+use shoal::client::Client;
 use shoal::image::Image;
 use shoal_core::Digest;
 
 use self::fake::{Behaviour, Fake};
 use super::rig::{COUNT, Rig, in_time, pull};
-use crate::process::Process;
+use crate::process::{Process, free_port};
 use crate::support::MIB;
 
 /// What the upstream is called, and so what its repositories are below.
@@ -48,8 +49,8 @@ async fn ask(process: &Process, repository: &str, reference: &str) -> (u16, bool
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_many_hosts_pull_at_every_origin_is_asked_for_once() {
-    let (rig, fake, image) = with_upstream("", 6 * MIB, 900).await;
-    let clients: Vec<_> = (0..60).map(|number| rig.client(number % COUNT)).collect();
+    let (rig, fake, image) = with_upstream("", MIB, 900).await;
+    let clients: Vec<_> = (0..200).map(|number| rig.client(number % COUNT)).collect();
     let pulls = clients.iter().map(|client| pull(client, APP, "1", &image));
     for pulled in join_all(pulls).await {
         pulled.unwrap();
@@ -75,10 +76,9 @@ async fn what_many_hosts_pull_at_every_origin_is_asked_for_once() {
 async fn agents_pull_an_image_of_an_upstream_by_each_of_its_names() {
     let (rig, fake, image) = with_upstream("", 6 * MIB, 901).await;
     let names = format!("[registry.namespaces]\n{HUB:?} = {HUB:?}\n");
-    let mut agents = Vec::new();
-    for number in 0..2 {
-        agents.push(rig.agent_with_tables(&format!("agent-{number}"), &names).await);
-    }
+    let port = free_port();
+    let listen = format!("mirror_listen = {{ {HUB:?} = \"127.0.0.1:{port}\" }}\n");
+    let agents = [rig.agent_by("agent-0", &listen, &names).await, rig.agent_by("agent-1", "", &names).await];
     for agent in &agents {
         in_time("the image", async || pull(&agent.client(), APP, "1", &image).await).await;
         // As containerd asks.
@@ -90,10 +90,22 @@ async fn agents_pull_an_image_of_an_upstream_by_each_of_its_names() {
             assert_eq!(response.headers()["oci-namespace"], HUB);
         }
     }
+    // As docker asks a mirror.
+    let mirror = Client::new(format!("127.0.0.1:{port}")).unwrap();
+    pull(&mirror, "team/app", "1", &image).await.unwrap();
     assert_eq!(fake.count("GET", "/manifests/"), 1, "{:#?}", fake.asked());
     for layer in &image.layers {
         assert_eq!(fake.count("GET", &format!("/blobs/{}", layer.digest)), 1);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_origin_that_is_left_alone_still_pulls_through() {
+    let (mut rig, fake, image) = with_upstream("", 3 * MIB, 907).await;
+    rig.kill(0);
+    rig.kill(1);
+    in_time("the image", async || pull(&rig.client(2), APP, "1", &image).await).await;
+    assert_eq!(fake.count("GET", "/manifests/"), 1, "{:#?}", fake.asked());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -39,7 +39,7 @@ async fn a_tag_that_moves_upstream_is_seen_after_its_time_and_one_that_goes_is_g
 async fn an_upstream_that_is_slow_holds_up_nobody_who_asks_for_what_is_held() {
     let (rig, fake, image) = with_upstream("tag_ttl = \"100ms\"", MIB, 942).await;
     pull(&rig.client(0), APP, "1", &image).await.unwrap();
-    fake.behave(Behaviour::Slow(Duration::from_secs(10)));
+    fake.behave(Behaviour::Slow(Duration::from_secs(4)));
     in_time("an answer without the upstream", async || {
         let (status, stale, _) = ask(rig.origin(1), APP, "1").await;
         ensure!(status == 200 && stale, "{status}, stale: {stale}");
