@@ -22,12 +22,15 @@ use crate::support::MIB;
 const HUB: &str = "hub.example";
 const APP: &str = "hub.example/team/app";
 
+/// More of `[cluster]`: origins on a busy machine that take each other for dead ask the upstream twice.
+const PATIENT: &str = "probe_timeout = \"20s\"\nrequest_timeout = \"30s\"\n";
+
 /// Three origins and an upstream that has an image as `team/app:1`.
 async fn with_upstream(keys: &str, length: u64, seed: u64) -> (Rig, Fake, Image) {
     let fake = Fake::start().await;
     let image = Image::generate(length, 2, seed);
     fake.has("team/app", "1", &image);
-    let rig = Rig::start_configured(upstream(fake.address, keys)).await;
+    let rig = Rig::start_configured(PATIENT.to_owned() + &upstream(fake.address, keys)).await;
     (rig, fake, image)
 }
 
