@@ -159,9 +159,10 @@ fn origin_with(header: &str) -> shoal_origin::Config {
 
 /// They stand there commented out, since an origin may well be alone.
 #[test]
-fn the_cluster_and_the_sources_of_the_example_hold_no_unknown_key() {
+fn the_cluster_and_what_stands_behind_it_of_the_example_hold_no_unknown_key() {
     assert_eq!(origin_with("[cluster]").cluster.unwrap().origins.len(), 3);
     assert_eq!(origin_with("[[source]]").source.len(), 1);
+    assert_eq!(origin_with("[[upstream]]").upstream.len(), 1);
     let (shown, default) = (origin_with("[refill]").refill, shoal_origin::RefillConfig::default());
     assert_eq!(
         format!("{shown:?}"),

@@ -1,5 +1,6 @@
 //! What an operator may set on an agent.
 
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
@@ -18,6 +19,10 @@ pub struct Config {
     /// Where the container runtime of this host finds the registry. Loopback, unless whoever reaches it may read every image.
     #[serde(default = "default_listen")]
     pub listen: SocketAddr,
+    /// Where the runtime finds one upstream alone, by the upstream's name: for clients that can name none, such as docker's
+    /// `registry-mirrors`. The names are those of `registry.namespaces`. None, unless set.
+    #[serde(default)]
+    pub mirror_listen: BTreeMap<String, SocketAddr>,
     /// Where a stock registry finds its store: the S3 face, plain HTTP, off unless set. Loopback unless something in front
     /// of it speaks TLS.
     #[serde(default)]

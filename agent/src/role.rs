@@ -35,6 +35,8 @@ use crate::transferer::SwarmTransferer;
 pub struct Agent {
     registry: Registry,
     server: Running,
+    /// Upstreams that have listeners of their own.
+    mirrors: Vec<Running>,
     s3: Option<Running>,
     transfer: Transfer,
     fetches: Fetches,
@@ -55,6 +57,11 @@ pub struct Agent {
 /// Why an agent cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
+    /// A listener for an upstream that nobody can ask for.
+    #[error(
+        "mirror_listen names {0:?}, which registry.namespaces does not: add it there, with the prefix that it has at the origins"
+    )]
+    Mirror(String),
     /// The certificate is not an agent's.
     #[error(
         "the certificate of this node is for the role {0}, not agent: issue one with `shoal ca issue --role agent`"
@@ -182,15 +189,26 @@ impl Agent {
             }
             None => None,
         };
+        if let Some(unnamed) = config.mirror_listen.keys().find(|name| !rules.namespaces.contains_key(*name))
+        {
+            return Err(BindError::Mirror(unnamed.clone()));
+        }
         let registry = Registry::new(rules, driver, Arc::new(PullMetrics::register(metrics)?));
         let router = limit_manifests(registry.router(), config.manifest_timeout);
         let server = listen(("container runtime", "listen"), config.listen, &config.http).await?;
         let workers = Workers::start().map_err(BindError::Threads)?;
         let server = server.on(workers.clone()).serve(router);
+        let mut mirrors = Vec::new();
+        for (name, address) in config.mirror_listen {
+            let router = limit_manifests(registry.router_of(name), config.manifest_timeout);
+            let server = listen(("upstream", "mirror_listen"), address, &config.http).await?;
+            mirrors.push(server.on(workers.clone()).serve(router));
+        }
         tracing::info!(peer = %id, registry = %server.local_address(), peers = %transfer.local_address(), "agent is up");
         Ok(Self {
             registry,
             server,
+            mirrors,
             s3,
             transfer,
             fetches,
@@ -282,6 +300,9 @@ impl Agent {
         drop(self.prefetcher);
         self.announcer.shutdown().await;
         self.server.shutdown(self.drain).await;
+        for mirror in self.mirrors {
+            mirror.shutdown(self.drain).await;
+        }
         if let Some(s3) = self.s3 {
             s3.shutdown(self.drain).await;
         }

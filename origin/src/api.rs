@@ -26,6 +26,7 @@ use shoal_store::Store;
 use crate::cluster::Cluster;
 use crate::records::Records;
 use crate::refill::Refill;
+use crate::upstream::PullThrough;
 
 /// What the handlers answer from.
 pub(crate) struct Api {
@@ -36,11 +37,13 @@ pub(crate) struct Api {
     pub(crate) transferer: Arc<dyn Transferer>,
     pub(crate) cluster: Option<Arc<Cluster>>,
     pub(crate) refill: Refill,
+    pub(crate) through: Option<PullThrough>,
 }
 
 impl Api {
     pub(crate) fn router(self) -> Router {
         let cluster = self.cluster.clone().map(Cluster::router).unwrap_or_default();
+        let through = self.through.as_ref().map(|through| through.router(&self.identity)).unwrap_or_default();
         let api = Arc::new(self);
         Router::new()
             .route("/v1/metainfo", get(metainfo))
@@ -50,6 +53,7 @@ impl Api {
             .layer(middleware::from_fn_with_state(api.clone(), admit))
             .with_state(api)
             .merge(cluster)
+            .merge(through)
     }
 
     /// This origin's own, or that of another; of a blob that comes from behind the cluster the outline, and then it is fetched.
@@ -116,23 +120,23 @@ pub(crate) fn library(
     })
 }
 
-/// Nothing, if a layer or a manifest of that digest is linked in the repository.
+/// What of that digest is linked in the repository.
 pub(crate) async fn is_linked(
     (records, transferer): (&Records, &dyn Transferer),
     repository: &RepositoryName,
     digest: &Digest,
-) -> Result<(), TransferError> {
+) -> Result<LinkKind, TransferError> {
     let link = |kind| Link { repository: repository.clone(), kind, digest: *digest };
-    let links = [link(LinkKind::Layer), link(LinkKind::Revision)];
-    for link in &links {
-        if records.link(link).await.is_ok() {
-            return Ok(());
+    for link in [link(LinkKind::Layer), link(LinkKind::Revision)] {
+        if records.link(&link).await.is_ok() {
+            return Ok(link.kind);
         }
     }
     let mut missing = TransferError::NotFound;
-    for link in &links {
-        match transferer.find_link(link).await {
-            Ok(_) => return Ok(()),
+    // A blob of an upstream is linked since its manifest came: what is not linked at all is more likely a manifest.
+    for link in [link(LinkKind::Revision), link(LinkKind::Layer)] {
+        match transferer.find_link(&link).await {
+            Ok(_) => return Ok(link.kind),
             Err(TransferError::NotFound) => {}
             Err(error) => missing = error,
         }
@@ -167,10 +171,14 @@ async fn admit(
 }
 
 async fn metainfo(State(api): State<Arc<Api>>, Query(query): Query<MetainfoQuery>) -> Response {
-    if let Some(repository) = &query.repository
-        && let Err(error) = is_linked((&api.records, &*api.transferer), repository, &query.digest).await
-    {
-        return answer(&error, &format!("{} in repository {repository}", query.digest));
+    if let Some(repository) = &query.repository {
+        match (is_linked((&api.records, &*api.transferer), repository, &query.digest).await, &api.through) {
+            (Ok(LinkKind::Revision), Some(through)) => through.note_use(repository, &query.digest),
+            (Ok(_), _) => {}
+            (Err(error), _) => {
+                return answer(&error, &format!("{} in repository {repository}", query.digest));
+            }
+        }
     }
     let what = query.digest.to_string();
     match api.metainfo(query).await {

@@ -14,6 +14,7 @@ use crate::refill::RefillConfig;
 use crate::replication::ReplicationConfig;
 use crate::source::SourceConfig;
 use crate::tls::TlsConfig;
+use crate::upstream::UpstreamConfig;
 use crate::webhooks::WebhookConfig;
 
 /// The configuration of an origin: `config/origin.toml`.
@@ -71,6 +72,9 @@ pub struct Config {
     /// What stands behind the origins: asked in this order for a blob that none of them holds. The same on all of them.
     #[serde(default)]
     pub source: Vec<SourceConfig>,
+    /// Registries that are pulled through: what is asked for of them comes from there, once. The same on all origins.
+    #[serde(default)]
+    pub upstream: Vec<UpstreamConfig>,
     /// How blobs come from there.
     #[serde(default)]
     pub refill: RefillConfig,

@@ -70,7 +70,7 @@ impl Images {
     }
 
     async fn is_linked(&self, repository: &RepositoryName, digest: &Digest) -> Result<(), TransferError> {
-        is_linked((&self.records, &*self.transferer), repository, digest).await
+        is_linked((&self.records, &*self.transferer), repository, digest).await.map(drop)
     }
 }
 

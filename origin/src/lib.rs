@@ -1,7 +1,8 @@
 //! The origin: takes pushes, keeps every blob, cuts and signs its metainfo, and seeds it.
 //!
 //! Pushes come down through the registry and the read-write driver into the store; `api` tells trackers and agents
-//! what blobs and tags there are. What no origin holds comes from the sources behind them. An origin never fetches from agents.
+//! what blobs and tags there are. What no origin holds comes from the sources behind them, and from upstream registries. An
+//! origin never fetches from agents.
 
 mod api;
 mod cluster;
@@ -21,6 +22,7 @@ mod tags;
 mod time;
 mod tls;
 mod transferer;
+mod upstream;
 mod watchers;
 mod webhooks;
 
@@ -34,4 +36,5 @@ pub use replication::{Hosts, Moved, ReplicationConfig, ReplicationError};
 pub use role::{BindError, Origin};
 pub use source::{DirectoryConfig, SourceConfig, SourceConfigError};
 pub use tls::{TlsConfig, TlsError};
+pub use upstream::{UpstreamConfig, UpstreamConfigError};
 pub use webhooks::{WebhookConfig, WebhookError};

@@ -18,7 +18,7 @@ mod tests;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures_util::future::{BoxFuture, Shared};
 use shoal_core::{Digest, RepositoryName};
@@ -233,7 +233,7 @@ impl Refill {
         match error {
             SourceError::NotFound => None,
             SourceError::Refused(reason) => {
-                tracing::warn!(source, %digest, reason, "a source refuses a blob: check its credentials");
+                tracing::warn!(source, %digest, reason, "a source does not give a blob, or nothing that can be used");
                 None
             }
             SourceError::Unavailable { .. } | SourceError::Failed(_) => {
@@ -242,6 +242,11 @@ impl Refill {
                 Some(unavailable(&format!("source {source}: {error}")))
             }
         }
+    }
+
+    /// How long that source may take to answer.
+    fn patience(&self, named: &Named) -> Duration {
+        named.source.patience().unwrap_or(self.0.config.answer_timeout)
     }
 
     fn too_long(&self, source: &str, length: u64) -> RefillError {

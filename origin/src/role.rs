@@ -13,7 +13,7 @@ use shoal_driver::{FilesystemDriver, ReadWriteDriver, Signer, Transferer};
 use shoal_http::{Doorkeeper, Running, Server, Workers};
 use shoal_identity::{Identity, Refusals};
 use shoal_registry::auth::{ClientCertificate, Guard, GuardError};
-use shoal_registry::event::ClientAddress;
+use shoal_registry::event::{ClientAddress, Watcher};
 use shoal_registry::maintenance::{MaintenanceMetrics, Schedule};
 use shoal_registry::{PullMetrics, Registry};
 use shoal_store::Store;
@@ -32,6 +32,7 @@ use crate::replication::{Replication, ReplicationError};
 use crate::source::{SourceConfig, SourceConfigError};
 use crate::tls::{ClientCertificates, TlsError};
 use crate::transferer::LocalTransferer;
+use crate::upstream::{PullThrough, UpstreamConfigError, Upstreams, WatchUses};
 use crate::watchers::Watchers;
 use crate::webhooks::{WebhookError, Webhooks};
 
@@ -42,6 +43,9 @@ pub struct Origin {
     maintenance: Schedule,
     server: Running,
     s3: Option<Running>,
+    /// Upstreams that have listeners of their own.
+    mirrors: Vec<Running>,
+    through: Option<PullThrough>,
     api: Running,
     transfer: Transfer,
     announcer: Announcer,
@@ -122,6 +126,9 @@ pub enum BindError {
     /// What stands behind it is not configured as it must be.
     #[error(transparent)]
     Source(#[from] SourceConfigError),
+    /// A registry that is to be pulled through is not configured as it must be.
+    #[error(transparent)]
+    Upstream(#[from] UpstreamConfigError),
     /// The S3 face is not configured as it must be.
     #[error(transparent)]
     S3(#[from] shoal_s3::ConfigError),
@@ -144,6 +151,7 @@ impl Origin {
         let metadata = config.store.directory.join("metadata");
         let queues = config.store.directory.join("queues.redb");
         let sessions = config.store.directory.join("replication");
+        let uses = config.store.directory.join("upstream-uses.redb");
         let metadata = FilesystemDriver::with_reserve(metadata, config.min_free.as_u64());
         let store = Store::open(config.store).await?;
         store.register_metrics(metrics)?;
@@ -169,10 +177,12 @@ impl Origin {
 
         let signer = identity.clone();
         let sign: Signer = Arc::new(move |metainfo| signer.sign(metainfo));
-        let sources = SourceConfig::sources(&config.source)?;
-        let refill = Refill::new(config.refill, sources, store.clone(), sign.clone(), metrics)?;
+        let mut sources = SourceConfig::sources(&config.source)?;
         // One for both: what the registry writes, the API sees at once.
         let records = Arc::new(Records::new(metadata.clone()));
+        let upstreams = Upstreams::new(&config.upstream, metrics)?;
+        sources.extend(upstreams.sources(&records));
+        let refill = Refill::new(config.refill, sources, store.clone(), sign.clone(), metrics)?;
         let cluster = match &config.cluster {
             Some(cluster) => {
                 let parts = Parts {
@@ -193,6 +203,14 @@ impl Origin {
             Some(cluster) => Arc::new(ClusterTransferer(cluster.clone())),
             None => Arc::new(LocalTransferer::new(store.clone(), records.clone(), refill.clone())),
         };
+        let mut registry_config = config.registry;
+        upstreams.add_names(&mut registry_config)?;
+        let parts = (&transferer, &cluster, &records, &store, &refill);
+        let through = PullThrough::over(upstreams, &uses, parts)?;
+        let transferer: Arc<dyn Transferer> = match &through {
+            Some(through) => Arc::new(through.clone()),
+            None => transferer,
+        };
         let answers = Api {
             identity: identity.clone(),
             store: store.clone(),
@@ -200,6 +218,7 @@ impl Origin {
             transferer: transferer.clone(),
             cluster: cluster.clone(),
             refill: refill.clone(),
+            through: through.clone(),
         };
         let api = api.serve(answers.router());
 
@@ -225,9 +244,13 @@ impl Origin {
             }
             None => None,
         };
-        let registry = Registry::new(config.registry, driver, Arc::new(PullMetrics::register(metrics)?))
+        let watcher: Arc<dyn Watcher> = match &through {
+            Some(through) => Arc::new(WatchUses { through: through.clone(), next: Arc::new(watchers) }),
+            None => Arc::new(watchers),
+        };
+        let registry = Registry::new(registry_config, driver, Arc::new(PullMetrics::register(metrics)?))
             .guarded(guard)
-            .watched(Arc::new(watchers));
+            .watched(watcher);
         let registry = match &cluster {
             Some(cluster) => registry.among(Arc::new(Sessions::of(cluster))),
             None => registry,
@@ -236,8 +259,16 @@ impl Origin {
             cluster.serves(registry.router_of_nodes());
         }
         let router = registry.router().layer(map_request(hand_client_over));
-        let server = listen(("registry", "listen"), config.listen, tls_of_registry, &config.http).await?;
         let workers = Workers::start().map_err(BindError::Threads)?;
+        let mut mirrors = Vec::new();
+        for (address, upstream) in Upstreams::listeners(&config.upstream) {
+            let router = registry.router_of(upstream).layer(map_request(hand_client_over));
+            let server =
+                listen(("upstream", "upstream.listen"), address, tls_of_registry.clone(), &config.http)
+                    .await?;
+            mirrors.push(server.on(workers.clone()).serve(router));
+        }
+        let server = listen(("registry", "listen"), config.listen, tls_of_registry, &config.http).await?;
         let server = server.on(workers.clone()).serve(router);
         let counters = MaintenanceMetrics::register(metrics)?;
 
@@ -265,6 +296,8 @@ impl Origin {
             maintenance,
             server,
             s3,
+            mirrors,
+            through,
             api,
             transfer,
             announcer,
@@ -394,7 +427,13 @@ impl Origin {
         if let Some(notifications) = self.notifications {
             notifications.shutdown(self.drain).await;
         }
+        for mirror in self.mirrors {
+            mirror.shutdown(self.drain).await;
+        }
         self.registry.drain().await;
+        if let Some(through) = self.through {
+            through.shutdown().await;
+        }
         self.webhooks.shutdown().await;
         self.refill.shutdown().await;
         self.replication.shutdown().await;

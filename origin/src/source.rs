@@ -34,6 +34,11 @@ pub(crate) trait Source: Send + Sync + 'static {
     async fn stat(&self, repository: Option<&RepositoryName>, digest: &Digest) -> Result<u64, SourceError> {
         Ok(self.open(repository, digest, 0).await?.length)
     }
+
+    /// How long an answer may take, where that is not for the operator to say (`refill.answer_timeout`).
+    fn patience(&self) -> Option<Duration> {
+        None
+    }
 }
 
 /// A blob on its way.
@@ -52,7 +57,6 @@ pub(crate) enum SourceError {
     NotFound,
     /// It has forbidden this: the same as not found for whoever asked, and something for an operator to look into.
     #[error("refused: {0}")]
-    #[allow(dead_code, reason = "a directory refuses nothing; sources with credentials do")]
     Refused(String),
     /// It cannot answer now: tried again, not before `retry_after` if it said so.
     #[error("not available: {reason}")]

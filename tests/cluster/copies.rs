@@ -3,6 +3,6 @@
 mod files;
 mod registries;
 mod resume;
-mod rig;
+pub(crate) mod rig;
 mod tls;
 mod tokens;

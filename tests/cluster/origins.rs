@@ -11,3 +11,4 @@ mod rig;
 mod sessions;
 mod tags;
 mod together;
+mod upstreams;

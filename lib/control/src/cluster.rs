@@ -18,7 +18,7 @@ use shoal_identity::Identity;
 use self::message::{
     BlobName, BlobQuery, Copy, CopyReason, CopyState, LinkAnswer, LinkDeletion, LinkName, LinkRecord,
     LinkState, MAX_RECORD_LENGTH, MetadataRecord, Probe, Probed, RefillQuery, TagAcceptance, TagBallot,
-    TagEntry, TagName, TagPromise, TagRecord, TagVote, path,
+    TagEntry, TagName, TagPromise, TagRecord, TagVote, UpstreamPause, UpstreamTag, Use, path,
 };
 use crate::error::{ControlError, Nonsense};
 use crate::message::{HashesQuery, HashesReply};
@@ -200,6 +200,31 @@ impl ClusterClient {
         Ok(lines(bytes.boxed()).map(move |line| {
             serde_json::from_slice(&line?).map_err(|error| malformed(url.clone(), error.into()))
         }))
+    }
+
+    /// What an upstream's tag names, by the origin that asks the upstream for all.
+    pub async fn upstream_tag(&self, place: usize, tag: &TagName) -> Result<UpstreamTag, ControlError> {
+        self.ask(place, (path::UPSTREAM_TAG, REFILL_TIMEOUT, SMALL_REPLY), tag, name_of_tag(tag)).await
+    }
+
+    /// Has a link put, if the upstream of its repository has what it leads to.
+    pub async fn upstream_link(&self, place: usize, link: &LinkName) -> Result<bool, ControlError> {
+        self.ask(place, (path::UPSTREAM_LINK, REFILL_TIMEOUT, SMALL_REPLY), link, name_of(link)).await
+    }
+
+    /// Tells the origin not to ask an upstream for a while.
+    pub async fn pause_upstream(&self, place: usize, pause: &UpstreamPause) -> Result<bool, ControlError> {
+        self.ask_small(place, path::UPSTREAM_PAUSE, pause, || format!("pause of {}", pause.upstream)).await
+    }
+
+    /// When the manifests of a repository were pulled last at the origin.
+    pub async fn upstream_uses(
+        &self,
+        place: usize,
+        repository: &RepositoryName,
+    ) -> Result<Vec<Use>, ControlError> {
+        let how = (path::UPSTREAM_USES, self.timeout, message::MAX_USES_LENGTH);
+        self.ask(place, how, repository, format!("uses of {repository}")).await
     }
 
     async fn ask_small<T: DeserializeOwned>(

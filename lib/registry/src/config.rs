@@ -19,6 +19,9 @@ pub struct Config {
     /// Upstream host names by which runtimes may ask (`?ns=`, or as the first part of the path), and the prefix that
     /// their repositories have here ("" = none). A `ns` that is not listed is answered 404 at once.
     pub namespaces: BTreeMap<String, String>,
+    /// Repositories below these prefixes are those of the upstream that is named: nobody pushes there. For the node to set.
+    #[serde(skip)]
+    pub mirrors: BTreeMap<String, String>,
     /// Whether an index may name manifests that are not here, as a copy of a few platforms of an image does. Off by
     /// default: what can be pulled by its name can then be pulled whole.
     pub sparse_indexes: bool,
@@ -45,6 +48,7 @@ impl Default for Config {
             read_only: false,
             delete: true,
             namespaces: BTreeMap::new(),
+            mirrors: BTreeMap::new(),
             sparse_indexes: false,
             max_blob_size: ByteSize::gib(128),
             max_concurrent_uploads: 512,

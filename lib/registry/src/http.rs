@@ -73,12 +73,20 @@ struct Exchange {
 
 /// The HTTP API as a router.
 pub(crate) fn router(api: Arc<Api>, guard: Arc<Guard>) -> axum::Router {
-    axum::Router::new().fallback(serve).with_state((api, guard))
+    axum::Router::new().fallback(serve).with_state((api, guard, None))
 }
 
-async fn serve(State((api, guard)): State<(Arc<Api>, Arc<Guard>)>, request: Request) -> Response {
+/// The same for clients that can name no upstream: whoever says none means that one.
+pub(crate) fn router_of(api: Arc<Api>, guard: Arc<Guard>, namespace: String) -> axum::Router {
+    axum::Router::new().fallback(serve).with_state((api, guard, Some(namespace.into())))
+}
+
+/// The namespace is what is meant where none is said.
+type Served = (Arc<Api>, Arc<Guard>, Option<Arc<str>>);
+
+async fn serve(State((api, guard, namespace)): State<Served>, request: Request) -> Response {
     let span = tracing::info_span!("request", method = %request.method(), path = request.uri().path());
-    let answer = answer(api, guard, request).instrument(span).await;
+    let answer = answer((api, guard, namespace), request).instrument(span).await;
     let mut response = answer.unwrap_or_else(IntoResponse::into_response);
     let headers = response.headers_mut();
     headers.insert(API_VERSION, HeaderValue::from_static("registry/2.0"));
@@ -86,12 +94,15 @@ async fn serve(State((api, guard)): State<(Arc<Api>, Arc<Guard>)>, request: Requ
     response
 }
 
-async fn answer(api: Arc<Api>, guard: Arc<Guard>, request: Request) -> Result<Response, ApiError> {
+async fn answer((api, guard, namespace): Served, request: Request) -> Result<Response, ApiError> {
     let (mut parts, body) = request.into_parts();
     let route = Route::parse(parts.uri.path())?;
-    let Query(query) = Query::<Vec<_>>::try_from_uri(&parts.uri).map_err(|_| {
+    let Query(mut query) = Query::<Vec<(String, String)>>::try_from_uri(&parts.uri).map_err(|_| {
         ApiError::new(StatusCode::BAD_REQUEST, Code::Unsupported, "the query is not readable")
     })?;
+    if let Some(namespace) = namespace.filter(|_| !query.iter().any(|(name, _)| name == "ns")) {
+        query.push(("ns".to_owned(), namespace.to_string()));
+    }
     // Where no passes are given, this is an address like any other that is none.
     if route.resource == Some(Resource::Pass) && !guard.gives_passes() {
         return Err(route::no_such_route());
@@ -164,6 +175,7 @@ impl Exchange {
             return catalog::list(self).await;
         }
         let target = self.api.namespaces.resolve(self.query("ns"), &route.name)?;
+        self.check_mirror(&target)?;
         let namespace = target.namespace.clone();
         let mut response = self.dispatch_to(resource, target, body).await?;
         if let Some(namespace) = namespace {
@@ -216,6 +228,23 @@ impl Exchange {
             return Err(ApiError::unsupported("deletes are switched off in this registry"));
         }
         Ok(())
+    }
+
+    /// Pushes to what is an upstream's would be overwritten by what it has, or hide it. Deletes are fine: it is pulled again.
+    fn check_mirror(&self, target: &Target) -> Result<(), ApiError> {
+        if matches!(self.parts.method, Method::GET | Method::HEAD | Method::DELETE) {
+            return Ok(());
+        }
+        let name = target.repository.as_str();
+        let is_below = |prefix: &str| {
+            name.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        };
+        match self.api.config.mirrors.iter().find(|(prefix, _)| is_below(prefix)) {
+            None => Ok(()),
+            Some((prefix, upstream)) => Err(ApiError::unsupported(format!(
+                "repositories below {prefix}/ are those of {upstream} and are pulled from there alone: push to {upstream} itself, or under another name here"
+            ))),
+        }
     }
 
     /// Bodies are kept as they come: one that would have to be decoded first has another digest.

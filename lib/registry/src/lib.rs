@@ -79,6 +79,12 @@ impl Registry {
         http::router(Arc::clone(&self.api), Arc::clone(&self.guard))
     }
 
+    /// The same API for clients that cannot say which upstream they mean, as docker with `registry-mirrors`: it is that of
+    /// `namespace`, which must be one of [`Config::namespaces`].
+    pub fn router_of(&self, namespace: String) -> axum::Router {
+        http::router_of(Arc::clone(&self.api), Arc::clone(&self.guard), namespace)
+    }
+
     /// Garbage collection, upload purge and scrub of this registry.
     #[must_use]
     pub fn maintenance(&self) -> Maintenance {

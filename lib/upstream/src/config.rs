@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use crate::reference::RegistryHost;
+use crate::retry::MAX_ATTEMPTS;
 
 /// How a registry is reached. The defaults are right for public registries.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -13,6 +14,8 @@ use crate::reference::RegistryHost;
 pub struct EndpointConfig {
     /// Whether TLS is spoken.
     pub scheme: Scheme,
+    /// Where the API answers (`name[:port]`), where that is not at the registry's name.
+    pub address: Option<RegistryHost>,
     /// PEM file with authorities that are trusted beside the system's.
     pub ca: Option<PathBuf>,
     /// PEM file with the certificate to show to the registry, and to nobody else. Needs `key`.
@@ -31,6 +34,9 @@ pub struct EndpointConfig {
     /// How long nothing at all may come or go in the middle of a body: 30 s.
     #[serde(with = "humantime_serde")]
     pub idle_timeout: Duration,
+    /// How often a request is made before its failure is told, 5 at most: with the pauses between them some 6 s. 1 where whoever
+    /// asks decides himself when to ask again.
+    pub attempts: u32,
 }
 
 /// Whether TLS is spoken with a registry.
@@ -49,6 +55,7 @@ pub enum Scheme {
 impl EndpointConfig {
     /// `http` or `https`.
     pub(crate) fn scheme_for(&self, host: &RegistryHost) -> &'static str {
+        let host = self.address.as_ref().unwrap_or(host);
         let own_tls = self.ca.is_some() || self.certificate.is_some();
         match self.scheme {
             Scheme::Http => "http",
@@ -62,6 +69,7 @@ impl Default for EndpointConfig {
     fn default() -> Self {
         Self {
             scheme: Scheme::Automatic,
+            address: None,
             ca: None,
             certificate: None,
             key: None,
@@ -69,6 +77,7 @@ impl Default for EndpointConfig {
             connect_timeout: Duration::from_secs(5),
             response_timeout: Duration::from_secs(30),
             idle_timeout: Duration::from_secs(30),
+            attempts: MAX_ATTEMPTS,
         }
     }
 }

@@ -87,6 +87,14 @@ impl Download {
         self
     }
 
+    /// Asks for the bytes, and says how long the blob is; `None`: the registry does not say.
+    pub async fn begin(&mut self) -> Result<Option<u64>, UpstreamError> {
+        if self.response.is_none() && !self.ended {
+            self.response = Some(self.open().await?);
+        }
+        Ok(self.total)
+    }
+
     /// The next bytes; `None` after the last.
     pub async fn next(&mut self) -> Result<Option<Bytes>, UpstreamError> {
         while !self.ended {
@@ -154,6 +162,10 @@ impl Download {
             digester.update(&chunk);
         }
         (self.at, self.failures) = (after, 0);
+        // Where nothing is to be proved there is nothing to wait for.
+        if self.digester.is_none() {
+            return Ok(Some(chunk));
+        }
         Ok(self.held.replace(chunk))
     }
 
@@ -177,7 +189,7 @@ impl Download {
     async fn broken(&mut self, error: UpstreamError) -> Result<(), UpstreamError> {
         self.response = None;
         self.breaks += 1;
-        let decision = retry::decide(self.failures, Failure::Connection, rand::random());
+        let decision = self.registry.transport.decide(self.failures, Failure::Connection);
         self.failures += 1;
         match decision {
             Decision::After(wait) if self.breaks < MAX_BREAKS => {

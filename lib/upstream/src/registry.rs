@@ -61,6 +61,12 @@ impl Registry {
         self.transport.expect(&Call::new(Method::GET, url, Scope::none()), &[StatusCode::OK]).await.map(drop)
     }
 
+    /// How many pulls the registry said last that are left before it refuses more; `None`: it never said.
+    #[must_use]
+    pub fn pulls_left(&self) -> Option<u64> {
+        self.transport.pulls_left()
+    }
+
     /// `path` is made of validated names.
     pub(crate) fn url(&self, path: &str) -> Result<Url, UpstreamError> {
         let base = self.transport.base();

@@ -57,6 +57,11 @@ pub(crate) fn retry_after(value: &str, now: SystemTime) -> Option<Duration> {
     Some(date.duration_since(now).unwrap_or_default())
 }
 
+/// `RateLimit-Remaining` as registries write it: a number, and what it is about behind a semicolon.
+pub(crate) fn pulls_left(value: &str) -> Option<u32> {
+    value.split([';', ',']).next()?.trim().parse().ok()
+}
+
 /// With the pauses between them some 6 s: longer than a fail-over, shorter than somebody's patience.
 pub(crate) const MAX_ATTEMPTS: u32 = 5;
 const FIRST: Duration = Duration::from_millis(400);
@@ -86,6 +91,15 @@ mod tests {
             |seconds| Failure::Status(StatusCode::TOO_MANY_REQUESTS, Some(Duration::from_secs(seconds)));
         assert_eq!(decide(0, asks(7), 0.0), Decision::After(Duration::from_secs(7)));
         assert_eq!(decide(0, asks(61), 0.0), Decision::GiveUp);
+    }
+
+    #[test]
+    fn what_is_left_is_the_number_in_front() {
+        for (value, left) in
+            [("76;w=21600", Some(76)), (" 3 ", Some(3)), ("-1", None), ("", None), ("w=3", None)]
+        {
+            assert_eq!(pulls_left(value), left, "{value}");
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@
 mod clients;
 mod exchange;
 
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::{Bytes, BytesMut};
@@ -39,6 +40,10 @@ pub(crate) struct Transport {
     authorizer: Authorizer,
     response_timeout: Duration,
     pub(crate) idle_timeout: Duration,
+    /// How many attempts are left out.
+    spared: u32,
+    /// What the registry said last of how many pulls are left; -1: nothing yet.
+    pulls_left: AtomicI64,
 }
 
 impl Call {
@@ -63,7 +68,8 @@ impl Transport {
         config: &EndpointConfig,
         credentials: Credentials,
     ) -> Result<Self, UpstreamError> {
-        let base = Url::parse(&format!("{}://{}/", config.scheme_for(host), host.api_host()))
+        let address = config.address.as_ref().unwrap_or(host).api_host();
+        let base = Url::parse(&format!("{}://{address}/", config.scheme_for(host)))
             .map_err(|error| UpstreamError::Setup(format!("registry {host}: {error}")))?;
         Ok(Self {
             clients: Clients::new(config)?,
@@ -71,6 +77,8 @@ impl Transport {
             authorizer: Authorizer::new(host, credentials, config.token_hosts.clone()),
             response_timeout: config.response_timeout,
             idle_timeout: config.idle_timeout,
+            spared: retry::MAX_ATTEMPTS.saturating_sub(config.attempts.max(1)),
+            pulls_left: AtomicI64::new(-1),
         })
     }
 
@@ -94,7 +102,7 @@ impl Transport {
                 }
                 _ => return outcome,
             };
-            match retry::decide(attempt, failure, rand::random()) {
+            match self.decide(attempt, failure) {
                 Decision::GiveUp => return outcome,
                 Decision::After(wait) => {
                     tracing::debug!(request = call.what(), ?failure, ?wait, "a registry is asked again");
@@ -103,6 +111,19 @@ impl Transport {
             }
         }
         unreachable!("the number of attempts is bounded")
+    }
+
+    /// What to do after attempt `attempt` (from 0), by the configuration.
+    pub(crate) fn decide(&self, attempt: u32, failure: Failure) -> Decision {
+        if attempt.saturating_add(1).saturating_add(self.spared) >= retry::MAX_ATTEMPTS {
+            return Decision::GiveUp;
+        }
+        retry::decide(attempt, failure, rand::random())
+    }
+
+    /// How many pulls the registry said last are left, if it ever did.
+    pub(crate) fn pulls_left(&self) -> Option<u64> {
+        u64::try_from(self.pulls_left.load(Ordering::Relaxed)).ok()
     }
 
     /// The same; any other status than these is an error.
@@ -193,6 +214,11 @@ impl Transport {
 
     /// Takes notice of what the registry asks for.
     fn note_challenge(&self, response: Response, scope: &Scope) -> Response {
+        if let Some(left) = response.headers().get(PULLS_LEFT).and_then(|value| value.to_str().ok())
+            && let Some(left) = retry::pulls_left(left)
+        {
+            self.pulls_left.store(left.into(), Ordering::Relaxed);
+        }
         if response.status() == StatusCode::UNAUTHORIZED {
             let values = response.headers().get_all(header::WWW_AUTHENTICATE).iter();
             if let Some(challenge) = challenge::best(values.filter_map(|value| value.to_str().ok())) {
@@ -291,6 +317,8 @@ fn is_untrusted(mut cause: &(dyn std::error::Error + 'static)) -> bool {
     matches!(tls, Some(rustls::Error::InvalidCertificate(_) | rustls::Error::AlertReceived(_)))
 }
 
+/// As Docker Hub has it: `76;w=21600`, so many pulls in so many seconds.
+const PULLS_LEFT: &str = "ratelimit-remaining";
 /// A registry says why it refuses in some hundred bytes; a page of HTML has more, and is cut.
 const MAX_REFUSAL: usize = 16 << 10;
 /// After the last byte of an upload registries hash all of it, and some copy it.

@@ -114,7 +114,7 @@ impl Cluster {
     }
 
     /// Who is to fetch a blob, and who instead where that one is away.
-    fn fetchers(&self, digest: &Digest) -> Vec<usize> {
+    pub(super) fn fetchers(&self, digest: &Digest) -> Vec<usize> {
         let well = self.members.well();
         self.rendezvous.order(digest).into_iter().filter(|&place| well.contains(place)).collect()
     }
@@ -151,7 +151,7 @@ impl Cluster {
     }
 
     /// What an origin's answer means: that its sources do not answer says nothing of its own health.
-    fn judge(&self, place: usize, error: ControlError) -> At {
+    pub(super) fn judge(&self, place: usize, error: ControlError) -> At {
         match error {
             ControlError::NotFound { .. } => At::Absent,
             ControlError::Unavailable { source: Failure::Answer { reason, .. }, .. } => {
@@ -170,7 +170,7 @@ impl Cluster {
 type Opened = BoxStream<'static, Result<Bytes, At>>;
 
 /// Why an origin gives nothing.
-enum At {
+pub(super) enum At {
     /// Its sources do not have the blob. Those of another may, though all are meant to have the same.
     Absent,
     /// It does not answer, or broke off.
@@ -256,7 +256,7 @@ impl Behind {
     }
 }
 
-fn skipped(error: &Option<ControlError>) {
+pub(super) fn skipped(error: &Option<ControlError>) {
     let error = error.as_ref().map(|error| error as &dyn std::error::Error);
     tracing::debug!(error, "asking the next origin to fetch it");
 }

@@ -50,6 +50,20 @@ impl Cluster {
     /// Puts a link, after everything that most origins know of it.
     pub(super) async fn put_link(&self, link: &Link, target: &Digest) -> Result<(), TransferError> {
         self.require_writable()?;
+        let tally = self.put_link_at_most(link, target).await?;
+        self.require_holder(&tally, target)
+    }
+
+    /// Puts a link to what no origin need hold, since it comes from behind the cluster. Where too few are well it is at
+    /// some, and is found there.
+    pub(crate) async fn put_link_to_source(&self, link: &Link, target: &Digest) -> Result<(), TransferError> {
+        match self.put_link_at_most(link, target).await {
+            Ok(_) | Err(TransferError::Unavailable(_)) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn put_link_at_most(&self, link: &Link, target: &Digest) -> Result<Tally, TransferError> {
         let name = name_of(link);
         let by = Some(self.source.borrow().id);
         let mut stamp = microseconds();
@@ -62,7 +76,7 @@ impl Cluster {
             });
             let tally = Tally::of(answers.await).add(self.put_own_link(&record).await?);
             match tally.refused {
-                _ if tally.done >= self.acknowledging() => return self.require_holder(&tally, target),
+                _ if tally.done >= self.acknowledging() => return Ok(tally),
                 Some(newer) => stamp = microseconds().max(newer.stamp.saturating_add(1)),
                 None => return Err(self.too_few_changed("a link", tally.done)),
             }

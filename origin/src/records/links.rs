@@ -50,6 +50,19 @@ impl Records {
         Ok(change)
     }
 
+    /// Puts a link where this origin stands alone: there is nobody to order it with.
+    pub(crate) async fn put_link_alone(&self, link: &Link, target: &Digest) -> Result<(), TransferError> {
+        let _turn = self.turn(link).await;
+        let (path, content) = (link.path().to_driver_path(), target.to_string());
+        self.metadata.put_content(&Context::default(), &path, content.into()).await.map_err(from_driver)
+    }
+
+    /// Deletes a link where this origin stands alone: there is nobody who would bring it back.
+    pub(crate) async fn delete_link_alone(&self, link: &Link) -> Result<(), TransferError> {
+        let _turn = self.turn(link).await;
+        self.remove(&link.folder().to_driver_path()).await
+    }
+
     /// Deletes a link, durably, unless somebody has put it anew; gives what it named.
     pub(crate) async fn delete_link(
         &self,

@@ -1,10 +1,10 @@
 //! All links and tags of this origin, read from the disk as somebody takes them.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use shoal_control::cluster::message::{LinkRecord, MetadataRecord, TagName, TagRecord};
-use shoal_core::Digest;
+use shoal_core::{Digest, RepositoryName};
 use shoal_driver::{Context, DriverError, Link, RegistryPath, TransferError, Walk, walk};
 use tokio::sync::mpsc;
 
@@ -98,6 +98,47 @@ impl Records {
             }
         }
         Ok(linked)
+    }
+
+    /// The repositories below that prefix that have, or had, manifests.
+    pub(crate) async fn repositories_below(
+        &self,
+        prefix: &RepositoryName,
+    ) -> Result<Vec<RepositoryName>, TransferError> {
+        let root = RegistryPath::Repository(prefix.clone()).to_driver_path();
+        let mut walk = walk(&self.metadata, &NOBODY, &root);
+        let mut repositories = Vec::new();
+        loop {
+            let info = match walk.next().await {
+                Ok(Some(info)) => info,
+                Ok(None) | Err(DriverError::PathNotFound { .. }) => return Ok(repositories),
+                Err(error) => return Err(from_driver(error)),
+            };
+            match RegistryPath::parse(&info.path) {
+                Ok(RegistryPath::Manifests(repository)) => {
+                    repositories.push(repository);
+                    walk.skip_directory();
+                }
+                Ok(RegistryPath::Layers(_) | RegistryPath::Uploads(_)) => walk.skip_directory(),
+                _ => {}
+            }
+        }
+    }
+
+    /// The manifests that a repository has.
+    pub(crate) async fn revisions(
+        &self,
+        repository: &RepositoryName,
+    ) -> Result<BTreeSet<Digest>, TransferError> {
+        let root = RegistryPath::Revisions(repository.clone()).to_driver_path();
+        let mut walk = Paths(walk(&self.metadata, &NOBODY, &root));
+        let mut revisions = BTreeSet::new();
+        while let Some(path) = walk.next().await? {
+            if let RegistryPath::RevisionLink(_, digest) = path {
+                revisions.insert(digest);
+            }
+        }
+        Ok(revisions)
     }
 
     fn walk(&self) -> Paths<'_> {

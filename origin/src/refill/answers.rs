@@ -86,13 +86,13 @@ impl Refill {
     async fn ask(&self, question: &Question) -> Result<u64, RefillError> {
         let (repository, digest) = question;
         let mut failure = None;
-        for (place, Named { name, source, .. }) in self.0.sources.iter().enumerate() {
+        for (place, named) in self.0.sources.iter().enumerate() {
+            let Named { name, source, .. } = named;
             if self.memory().is_barred(Instant::now(), place, digest) {
                 failure = Some(unavailable("a source that has it sent wrong bytes, and is not asked"));
                 continue;
             }
-            let answer =
-                timeout(self.0.config.answer_timeout, source.stat(repository.as_ref(), digest)).await;
+            let answer = timeout(self.patience(named), source.stat(repository.as_ref(), digest)).await;
             match answer.unwrap_or_else(|_| Err(late())) {
                 Ok(length) if length > self.0.config.max_blob_size.as_u64() => {
                     failure = Some(self.too_long(name, length));

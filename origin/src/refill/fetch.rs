@@ -190,7 +190,7 @@ impl Refill {
     async fn begin_to_read(&self, fetch: &Fetch<'_>, named: &Named) -> Result<Incoming, SourceError> {
         let start = fetch.arrival.as_ref().map_or(0, Arrival::offset);
         let opened = named.source.open(fetch.repository, &fetch.digest, start);
-        timeout(self.0.config.answer_timeout, opened).await.unwrap_or_else(|_| Err(late()))
+        timeout(self.patience(named), opened).await.unwrap_or_else(|_| Err(late()))
     }
 
     /// Makes room for a blob of that length, and tells of it.

@@ -19,20 +19,20 @@ use crate::process::free_port;
 use crate::support::eventually;
 
 /// Debian's docker-registry, for whoever knows the password. Killed when dropped.
-pub(super) struct Stock {
+pub(crate) struct Stock {
     child: Child,
-    pub(super) address: SocketAddr,
+    pub(crate) address: SocketAddr,
     _folder: TempDir,
 }
 
 /// A user of the commands.
-pub(super) struct User {
+pub(crate) struct User {
     home: TempDir,
 }
 
 impl Stock {
     /// `None` where it is not installed; in CI it has to be.
-    pub(super) async fn start() -> Option<Self> {
+    pub(crate) async fn start() -> Option<Self> {
         Self::start_with("").await
     }
 
@@ -78,7 +78,7 @@ impl Drop for Stock {
 
 impl User {
     /// One who has logged in to those registries, as `docker login` notes it.
-    pub(super) fn logged_in(registries: &[SocketAddr]) -> Self {
+    pub(crate) fn logged_in(registries: &[SocketAddr]) -> Self {
         let home = tempfile::tempdir().unwrap();
         let auth = BASE64.encode(b"me:secret");
         let auths: serde_json::Map<_, _> =
@@ -101,7 +101,7 @@ impl User {
     }
 
     /// Runs it with `--json`; it has to succeed.
-    pub(super) fn does(&self, arguments: &[&str]) -> Value {
+    pub(crate) fn does(&self, arguments: &[&str]) -> Value {
         let output = self.run(&[arguments, &["--json"]].concat());
         assert!(output.status.success(), "{arguments:?}");
         serde_json::from_slice(&output.stdout).unwrap()

@@ -111,8 +111,13 @@ impl Rig {
 
     /// The same with more keys.
     pub(super) async fn agent_with(&self, name: &str, keys: &str) -> Process {
+        self.agent_by(name, keys, "").await
+    }
+
+    /// The same with more tables.
+    pub(super) async fn agent_by(&self, name: &str, keys: &str, tables: &str) -> Process {
         let config = format!(
-            "listen = \"127.0.0.1:0\"\ntracker = [{:?}]\norigins = {:?}\n{keys}{}",
+            "listen = \"127.0.0.1:0\"\ntracker = [{:?}]\norigins = {:?}\n{keys}{}{tables}",
             self.tracker_url,
             self.urls,
             stored(self.folder.path(), name, "min_free = 0\ncapacity = \"100%\"\n")

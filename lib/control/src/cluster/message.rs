@@ -46,6 +46,15 @@ pub mod path {
     pub const REGISTRY: &str = "/v1/cluster/registry";
     /// `GET`, for a [`super::MetadataRecord`] a line: all that the origin has.
     pub const METADATA: &str = "/v1/cluster/metadata";
+    /// [`super::TagName`] of a repository that is an upstream's, for a [`super::UpstreamTag`]: the origin asks the upstream, if it
+    /// has to.
+    pub const UPSTREAM_TAG: &str = "/v1/cluster/upstream/tag";
+    /// [`super::LinkName`] of a repository that is an upstream's, for true once it is put, since the upstream has it.
+    pub const UPSTREAM_LINK: &str = "/v1/cluster/upstream/link";
+    /// [`super::UpstreamPause`], for whether that is news.
+    pub const UPSTREAM_PAUSE: &str = "/v1/cluster/upstream/pause";
+    /// A repository's name, for a [`super::Use`] of each of its manifests that was pulled at this origin.
+    pub const UPSTREAM_USES: &str = "/v1/cluster/upstream/uses";
 }
 
 /// Headers of a request that is handed over ([`path::REGISTRY`]).
@@ -299,6 +308,35 @@ pub struct TagEntry {
     pub named: bool,
 }
 
+/// What an upstream's tag names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UpstreamTag {
+    /// The manifest.
+    pub digest: Digest,
+    /// The upstream does not answer: it is what the tag named when it did.
+    pub unconfirmed: bool,
+    /// For how many milliseconds more that is believed.
+    pub fresh_for_ms: u64,
+}
+
+/// "That upstream says that it is asked too much."
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UpstreamPause {
+    /// The upstream's name.
+    pub upstream: String,
+    /// For how many milliseconds nobody is to ask it.
+    pub for_ms: u64,
+}
+
+/// When a manifest was pulled last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Use {
+    /// The manifest.
+    pub digest: Digest,
+    /// Seconds since 1970, by that origin's clock.
+    pub at: u64,
+}
+
 /// One entry of the list of all metadata.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -319,6 +357,8 @@ pub const MAX_LACKING: usize = 1000;
 pub const MAX_TAG_WRITES: usize = 8;
 /// The longest list of tags of one origin: some 200,000.
 pub const MAX_TAG_LIST_LENGTH: usize = 32 << 20;
+/// The longest list of uses of a repository: some 100,000 manifests.
+pub const MAX_USES_LENGTH: usize = 16 << 20;
 /// The longest line of the list of all metadata: names and digests are shorter.
 pub const MAX_RECORD_LENGTH: usize = 4 << 10;
 /// The longest request but a copy's.

@@ -53,9 +53,9 @@ fn digests(tags: &str) -> Result<Vec<Digest>, &'static str> {
 pub(super) fn warning(freshness: Freshness) -> Option<&'static str> {
     match freshness {
         Freshness::Current => None,
-        Freshness::Unconfirmed => {
-            Some(r#"110 shoal "too few origins answer to confirm this tag; it may have moved""#)
-        }
+        Freshness::Unconfirmed => Some(
+            r#"110 shoal "too few origins, or no upstream, answer to confirm this tag; it may have moved""#,
+        ),
         Freshness::Remembered => {
             Some(r#"111 shoal "no origin answers; this is what the tag named when one did""#)
         }

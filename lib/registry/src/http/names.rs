@@ -3,6 +3,7 @@
 //! containerd sends it as `?ns=`, podman and docker can only be given a path prefix. Only listed hosts are taken:
 //! what a client writes never becomes an address that somebody connects to.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use http::StatusCode;
@@ -43,7 +44,7 @@ impl Namespaces {
             Some(namespace) => {
                 let host = namespace.to_ascii_lowercase();
                 let prefix = self.0.get(&host).ok_or_else(|| unknown_namespace(namespace))?;
-                (join(prefix, name), Some(host))
+                (join(prefix, &official(&host, name)), Some(host))
             }
             None => (self.strip_host(name).unwrap_or_else(|| name.to_owned()), None),
         };
@@ -55,8 +56,9 @@ impl Namespaces {
     /// The repository behind `<listed host>/<name>`. A host is only one with a dot: `library` may be listed as well.
     fn strip_host(&self, name: &str) -> Option<String> {
         let (host, rest) = name.split_once('/')?;
-        let prefix = self.0.get(&host.to_ascii_lowercase()).filter(|_| host.contains('.'))?;
-        Some(join(prefix, rest))
+        let host = host.to_ascii_lowercase();
+        let prefix = self.0.get(&host).filter(|_| host.contains('.'))?;
+        Some(join(prefix, &official(&host, rest)))
     }
 }
 
@@ -80,6 +82,11 @@ impl Target {
         }
         url
     }
+}
+
+/// Docker Hub's repositories of one part are below `library/`, and some clients leave that out.
+fn official<'a>(host: &str, name: &'a str) -> Cow<'a, str> {
+    if host == "docker.io" && !name.contains('/') { format!("library/{name}").into() } else { name.into() }
 }
 
 fn join(prefix: &str, name: &str) -> String {
@@ -110,6 +117,8 @@ mod tests {
         for (namespace, name, expected) in [
             (None, "a/b", Some("a/b")),
             (Some("docker.io"), "a/b", Some("a/b")),
+            (Some("docker.io"), "a", Some("library/a")),
+            (None, "docker.io/a", Some("library/a")),
             (Some("Docker.IO"), "a/b", Some("a/b")),
             (Some("registry.example.com:5000"), "a/b", Some("example/a/b")),
             (None, "registry.example.com:5000/a/b", Some("example/a/b")),
