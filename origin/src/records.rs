@@ -5,11 +5,14 @@
 
 mod deleted;
 mod listing;
+mod marks;
 mod tags;
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
+use async_trait::async_trait;
 use bytes::Bytes;
 use shoal_control::cluster::message::{
     LinkName, LinkRecord, LinkTo, MetadataRecord, TagAcceptance, TagName, TagVersion,
@@ -32,6 +35,22 @@ pub(crate) struct Records {
     deleted: Mutex<Deleted>,
     /// Every ballot up to this one may have been promised for a tag of which nothing is kept.
     floor: OnceCell<Mutex<TagVersion>>,
+    follower: OnceLock<Arc<dyn Follower>>,
+}
+
+/// Who is told of every link and tag that changed here, before that is acknowledged. What another origin had and this one
+/// took over is no change.
+#[async_trait]
+pub(crate) trait Follower: Send + Sync + 'static {
+    /// An error means that the change is not acknowledged; it stands all the same.
+    async fn changed(&self, what: Changed<'_>) -> Result<(), TransferError>;
+}
+
+/// What changed: look how it is now.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Changed<'a> {
+    Link(&'a Link),
+    Tag(&'a TagName),
 }
 
 impl Records {
@@ -41,7 +60,25 @@ impl Records {
     pub(crate) fn new(metadata: FilesystemDriver) -> Self {
         let turns = std::iter::repeat_with(Mutex::default).take(Self::TURNS).collect();
         let (recent_tags, deleted, floor) = (RecentTags::default(), Mutex::default(), OnceCell::new());
-        Self { metadata, recent_tags, turns, deleted, floor }
+        Self { metadata, recent_tags, turns, deleted, floor, follower: OnceLock::new() }
+    }
+
+    /// Has every change told. To be said once, before the first request.
+    pub(crate) fn followed_by(&self, follower: Arc<dyn Follower>) {
+        // The first to say it counts.
+        let _ = self.follower.set(follower);
+    }
+
+    /// Whether anybody is told.
+    pub(crate) fn is_followed(&self) -> bool {
+        self.follower.get().is_some()
+    }
+
+    async fn changed(&self, what: Changed<'_>) -> Result<(), TransferError> {
+        match self.follower.get() {
+            Some(follower) => follower.changed(what).await,
+            None => Ok(()),
+        }
     }
 
     /// What a link names.
@@ -55,7 +92,8 @@ impl Records {
     /// Puts a link.
     pub(crate) async fn put_link(&self, link: &Link, target: &Digest) -> Result<(), TransferError> {
         self.deleted.lock().await.forget(link);
-        self.write_link(link, target).await
+        self.write_link(link, target).await?;
+        self.changed(Changed::Link(link)).await
     }
 
     /// Nothing is to put that link again because another origin still had it.
@@ -68,11 +106,14 @@ impl Records {
         let mut deleted = self.deleted.lock().await;
         deleted.note(Instant::now(), link.clone())?;
         let path = link.folder().to_driver_path();
-        match self.metadata.delete(&Context::default(), &path).await {
-            Ok(()) => Ok(true),
-            Err(DriverError::PathNotFound { .. }) => Ok(false),
-            Err(error) => Err(from_driver(error)),
-        }
+        let was_there = match self.metadata.delete(&Context::default(), &path).await {
+            Ok(()) => true,
+            Err(DriverError::PathNotFound { .. }) => false,
+            Err(error) => return Err(from_driver(error)),
+        };
+        drop(deleted);
+        self.changed(Changed::Link(link)).await?;
+        Ok(was_there)
     }
 
     /// Takes over what another origin has, where it is news; says whether it was.
@@ -91,7 +132,7 @@ impl Records {
             MetadataRecord::Tag(record) => {
                 let known = self.vote(&record.name).await?;
                 let is_news = known.is_none_or(|known| record.vote.is_newer_than(&known));
-                Ok(is_news && self.accept(record).await? == TagAcceptance::Accepted)
+                Ok(is_news && self.keep_vote(record).await? == TagAcceptance::Accepted)
             }
             MetadataRecord::End => Ok(false),
         }

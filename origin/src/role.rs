@@ -20,6 +20,7 @@ use shoal_store::Store;
 use shoal_transfer::{Stats, Transfer};
 
 use crate::api::{Api, library};
+use crate::behind::{Behind, BehindError};
 use crate::cluster::{Cluster, ClusterError, ClusterTransferer, Parts};
 use crate::config::Config;
 use crate::queue::{Journal, JournalError, QueueMetrics, Queues};
@@ -47,6 +48,7 @@ pub struct Origin {
     overlay: Option<Overlay>,
     cluster: Option<Arc<Cluster>>,
     webhooks: Arc<Webhooks>,
+    behind: Behind,
     refill: Refill,
     store: Store,
     id: PeerId,
@@ -108,6 +110,9 @@ pub enum BindError {
     /// What stands behind it is not configured as it must be.
     #[error(transparent)]
     Source(#[from] SourceConfigError),
+    /// The backends are not configured as they must be.
+    #[error(transparent)]
+    Behind(#[from] BehindError),
     /// The S3 face is not configured as it must be.
     #[error(transparent)]
     S3(#[from] shoal_s3::ConfigError),
@@ -154,10 +159,16 @@ impl Origin {
 
         let signer = identity.clone();
         let sign: Signer = Arc::new(move |metainfo| signer.sign(metainfo));
-        let sources = SourceConfig::sources(&config.source)?;
-        let refill = Refill::new(config.refill, sources, store.clone(), sign.clone(), metrics)?;
         // One for both: what the registry writes, the API sees at once.
         let records = Arc::new(Records::new(metadata.clone()));
+        let behind = Behind::open(
+            (&config.backends, config.write_back, config.eviction),
+            (records.clone(), store.clone()),
+            queues,
+            metrics,
+        )?;
+        let sources = behind.sources().chain(SourceConfig::sources(&config.source)?).collect();
+        let refill = Refill::new(config.refill, sources, store.clone(), sign.clone(), metrics)?;
         let cluster = match &config.cluster {
             Some(_) if config.maintenance.garbage.enabled => return Err(ClusterError::Garbage.into()),
             Some(cluster) => {
@@ -178,6 +189,7 @@ impl Origin {
             Some(cluster) => Arc::new(ClusterTransferer(cluster.clone())),
             None => Arc::new(LocalTransferer::new(store.clone(), records.clone(), refill.clone())),
         };
+        let transferer = behind.start(transferer, cluster.as_ref());
         let answers = Api {
             identity: identity.clone(),
             store: store.clone(),
@@ -235,6 +247,7 @@ impl Origin {
             overlay,
             cluster,
             webhooks,
+            behind,
             refill,
             store,
             id,
@@ -282,7 +295,7 @@ impl Origin {
     /// What is to be done later.
     #[must_use]
     pub fn queues(&self) -> Queues {
-        Queues(self.webhooks.queues().collect())
+        Queues(self.webhooks.queues().chain(self.behind.queue()).collect())
     }
 
     /// What moved.
@@ -331,6 +344,7 @@ impl Origin {
         }
         self.registry.drain().await;
         self.webhooks.shutdown().await;
+        self.behind.shutdown().await;
         self.refill.shutdown().await;
         if let Some(cluster) = self.cluster {
             cluster.shutdown().await;

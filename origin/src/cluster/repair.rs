@@ -118,7 +118,17 @@ impl Cluster {
             let to = view.gifts(digest, well.without(lacks), self.own);
             (!to.is_empty()).then_some((*digest, to))
         };
-        batch.iter().filter_map(gift).collect()
+        self.without_kept(batch.iter().filter_map(gift).collect()).await
+    }
+
+    /// What an origin gave up, because it is behind them all, is not given back to it.
+    async fn without_kept(&self, gifts: Vec<(Digest, Places)>) -> Vec<(Digest, Places)> {
+        let Some(kept) = self.kept_behind.get() else { return gifts };
+        let needed = stream::iter(gifts).map(async |gift| {
+            let length = self.store.blob(&gift.0)?.metainfo().length();
+            (!kept(gift.0, length).await).then_some(gift)
+        });
+        needed.buffered(LOOKS_AT_ONCE).filter_map(async |gift| gift).collect().await
     }
 
     async fn give(&self, digest: Digest, to: Places) {
@@ -139,6 +149,9 @@ impl Cluster {
         }
     }
 }
+
+/// Questions to a backend at a time.
+const LOOKS_AT_ONCE: usize = 8;
 
 fn gauge(count: usize) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)

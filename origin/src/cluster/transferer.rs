@@ -84,7 +84,7 @@ impl Transferer for ClusterTransferer {
     async fn delete_link(&self, link: &Link) -> Result<bool, TransferError> {
         self.require_everybody()?;
         self.0.records.note_deletion(link).await?;
-        let link = name_of(link);
+        let (own, link) = (link, name_of(link));
         let answers = self
             .0
             .ask_others(|client, place| {
@@ -92,7 +92,9 @@ impl Transferer for ClusterTransferer {
                 async move { client.delete_link(place, &asked).await }
             })
             .await;
-        self.everybody_deleted(answers)
+        let elsewhere = self.everybody_deleted(answers)?;
+        // Here too, before that is told to whoever follows.
+        Ok(self.0.records.delete_link(own).await? || elsewhere)
     }
 
     async fn resolve_tag(

@@ -1,6 +1,7 @@
 //! All links and tags of this origin, read from the disk as somebody takes them.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use shoal_control::cluster::message::{LinkRecord, MetadataRecord, TagName, TagRecord};
 use shoal_driver::{Context, DriverError, Link, RegistryPath, TransferError, Walk, walk};
@@ -67,6 +68,16 @@ impl Records {
             }
         }
         Ok(())
+    }
+
+    /// Whether there is no link and no tag.
+    pub(crate) async fn is_empty(&self) -> Result<bool, TransferError> {
+        Ok(self.walk().next().await?.is_none())
+    }
+
+    /// Whether a link was deleted here a moment ago, which nobody may put again by mistake.
+    pub(crate) async fn was_deleted(&self, link: &Link) -> bool {
+        self.deleted.lock().await.has(Instant::now(), link)
     }
 
     fn walk(&self) -> Paths<'_> {
