@@ -39,7 +39,8 @@ fn content(length: usize) -> Vec<u8> {
 
 fn bytes(content: &[u8]) -> ByteStream {
     let parts: Vec<_> = content.chunks(100_003).map(|part| Ok(Bytes::copy_from_slice(part))).collect();
-    stream::iter(parts).boxed()
+    // One that may not be asked again after its end, as those of the store.
+    stream::unfold(parts.into_iter(), async |mut parts| Some((parts.next()?, parts))).boxed()
 }
 
 #[test]

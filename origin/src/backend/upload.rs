@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
-use futures_util::stream::FuturesUnordered;
+use futures_util::stream::{Fuse, FuturesUnordered};
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use object_store::{MultipartUpload, PutPayload};
 use shoal_core::{Digest, Digester};
@@ -36,7 +36,7 @@ pub(crate) enum UploadError {
 
 /// What is read of a blob: hashed, and cut into parts.
 struct Parts {
-    bytes: ByteStream,
+    bytes: Fuse<ByteStream>,
     digester: Digester,
     /// What was read and is in no part yet.
     left: VecDeque<Bytes>,
@@ -54,7 +54,7 @@ impl Objects {
     ) -> Result<(), UploadError> {
         let key = Key::Blob(*digest);
         let mut parts = Parts {
-            bytes,
+            bytes: bytes.fuse(),
             digester: Digester::new(digest.algorithm()),
             left: VecDeque::new(),
             left_length: 0,
