@@ -6,7 +6,7 @@
 mod config;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
 use lru::LruCache;
 use prometheus::IntGauge;
@@ -183,7 +183,7 @@ impl Eviction {
     fn recall(&self, digest: &Digest) -> Option<bool> {
         let mut said = self.said();
         let &(is_there, at) = said.get(digest)?;
-        (at.elapsed() < SAID_FOR).then_some(is_there)
+        (at.elapsed() < self.0.config.interval.saturating_mul(SAID_FOR)).then_some(is_there)
     }
 
     fn said(&self) -> MutexGuard<'_, LruCache<Digest, (bool, Instant)>> {
@@ -193,8 +193,8 @@ impl Eviction {
 
 /// About 10 MiB when full.
 const MAX_SAID: std::num::NonZeroUsize = std::num::NonZeroUsize::new(65_536).expect("not zero");
-/// A blob that waits to be written is, most often, written by then.
-const SAID_FOR: Duration = Duration::from_secs(300);
+/// For how many intervals that is believed. A blob that waits to be written is, most often, written by then.
+const SAID_FOR: u32 = 10;
 /// How many blobs the backends are asked for in one round: some ten seconds of an object store.
 const LOOKS_A_ROUND: usize = 1000;
 

@@ -164,7 +164,11 @@ impl Objects {
             let objects = objects.clone();
             async move {
                 let next = objects.call("list", listed.try_next()).await?;
-                let Some(found) = next else { return Ok(None) };
+                let Some(found) = next else {
+                    // A directory that went away meanwhile ends like one that was read to its end.
+                    objects.require_root().await?;
+                    return Ok(None);
+                };
                 let path = objects.own(found.location.as_ref());
                 Ok(Some(((path, found.size), listed)))
             }
