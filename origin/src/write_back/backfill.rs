@@ -9,6 +9,7 @@ use tokio::time::sleep;
 
 use super::WriteBack;
 use super::job::Job;
+use crate::backend::Objects;
 
 impl WriteBack {
     /// Has everything written that is here, unless that was done before. Goes on until it is done.
@@ -54,7 +55,7 @@ impl WriteBack {
 
     /// The name of a mark: of just these backends.
     pub(super) fn mark(&self, what: &str) -> String {
-        let names: Vec<_> = self.0.backends.iter().map(|backend| backend.name()).collect();
+        let names: Vec<_> = self.0.backends.iter().map(Objects::name).collect();
         let digest = shoal_core::Digest::sha256(names.join("\n").as_bytes()).hex();
         format!("backends-{what}-{}", &digest[..16])
     }

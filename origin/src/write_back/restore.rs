@@ -73,7 +73,7 @@ impl WriteBack {
 
     /// Takes over what is listed there; says how much was news.
     async fn restore_below(&self, backend: &Objects, below: &str) -> Result<usize, TransferError> {
-        let listed = backend.list(below).map_err(unavailable);
+        let listed = backend.list(below).map_err(|error| unavailable(&error));
         let restored = listed.map_ok(|(path, length)| async move {
             match Key::parse(&path) {
                 Some(key) => self.restore(backend, key, Some(length)).await,
@@ -109,7 +109,7 @@ impl WriteBack {
         // A link names its own digest, or one of another algorithm, which has another length.
         let target = match length {
             Some(length) if length == name.digest.to_string().len() as u64 => name.digest,
-            _ => match backend.small(key).await.map_err(unavailable)? {
+            _ => match backend.small(key).await.map_err(|error| unavailable(&error))? {
                 Some(small) => match Digest::parse(String::from_utf8_lossy(&small.content).trim()) {
                     Ok(target) => target,
                     Err(error) => return self.unreadable(backend, key, &error.to_string()),
@@ -126,7 +126,9 @@ impl WriteBack {
         key: &Key,
         name: TagName,
     ) -> Result<bool, TransferError> {
-        let Some(small) = backend.small(key).await.map_err(unavailable)? else { return Ok(false) };
+        let Some(small) = backend.small(key).await.map_err(|error| unavailable(&error))? else {
+            return Ok(false);
+        };
         let vote = match tag_object::parse(&small.content) {
             Ok(vote) => vote,
             Err(reason) => return self.unreadable(backend, key, &reason),
@@ -176,7 +178,7 @@ impl WriteBack {
     }
 }
 
-fn unavailable(error: BackendError) -> TransferError {
+fn unavailable(error: &BackendError) -> TransferError {
     TransferError::Unavailable(format!("what stands behind this origin: {error}"))
 }
 

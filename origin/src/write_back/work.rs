@@ -209,7 +209,7 @@ async fn put_tag(backend: &Objects, name: &TagName, ours: &Ours) -> Result<(), B
         // What cannot be read is in nobody's way.
         Some(small) => tag_object::parse(&small.content)
             .inspect_err(|reason| {
-                tracing::error!(path = key.path(), reason, "not the object of a tag: replaced")
+                tracing::error!(path = key.path(), reason, "not the object of a tag: replaced");
             })
             .ok(),
         None => None,

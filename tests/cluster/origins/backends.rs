@@ -115,7 +115,7 @@ async fn what_is_pushed_is_written_with_links_and_tags_each_blob_once() {
     for digest in blobs(&image) {
         assert_eq!(Digest::sha256(&std::fs::read(share.join(blob_key(&digest))).unwrap()), digest);
     }
-    let length: u64 = image.layers.iter().map(|layer| layer.length()).sum::<u64>()
+    let length: u64 = image.layers.iter().map(shoal::image::Layer::length).sum::<u64>()
         + (image.config.len() + image.manifest.len()) as u64;
     let bytes = sum(&rig, "shoal_backend_written_bytes_total{backend=\"share\"}").await;
     assert_eq!(bytes, length as f64, "each blob is written once, by one of them");
