@@ -163,6 +163,11 @@ fn the_cluster_and_what_stands_behind_it_of_the_example_hold_no_unknown_key() {
     assert_eq!(origin_with("[cluster]").cluster.unwrap().origins.len(), 3);
     assert_eq!(origin_with("[[source]]").source.len(), 1);
     assert_eq!(origin_with("[[upstream]]").upstream.len(), 1);
+    assert_eq!(origin_with("[[backend]]").backends.len(), 1);
+    let (shown, default) = (origin_with("[write_back]").write_back, shoal_origin::WriteBackConfig::default());
+    assert_eq!(format!("{shown:?}"), format!("{default:?}"));
+    let (shown, default) = (origin_with("[eviction]").eviction, shoal_origin::EvictionConfig::default());
+    assert_eq!(format!("{shown:?}"), format!("{:?}", Some(default)));
     let (shown, default) = (origin_with("[refill]").refill, shoal_origin::RefillConfig::default());
     assert_eq!(
         format!("{shown:?}"),

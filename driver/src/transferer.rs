@@ -37,6 +37,11 @@ pub trait Transferer: Send + Sync + 'static {
         Ok(())
     }
 
+    /// Whether all names that there are can be listed: an origin that begins again from behind it may not know them yet.
+    async fn listable(&self) -> Result<(), TransferError> {
+        Ok(())
+    }
+
     /// What a link names that is not in the driver's files. Nobody else has any, unless there is a cluster of writers.
     async fn find_link(&self, _: &Link) -> Result<Digest, TransferError> {
         Err(TransferError::NotFound)

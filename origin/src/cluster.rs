@@ -27,7 +27,7 @@ mod transferer;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use futures_util::future::join_all;
+use futures_util::future::{BoxFuture, join_all};
 use shoal_control::cluster::message::{CopyReason, CopyState};
 use shoal_control::{ClusterClient, ControlError, ServerUrl};
 use shoal_core::{Digest, PeerAddress, Places, Rendezvous, SignedMetainfo};
@@ -112,6 +112,7 @@ pub(crate) struct Cluster {
     records: Arc<Records>,
     ballots: Ballots,
     refill: Refill,
+    kept_behind: OnceLock<KeptBehind>,
     copies: Copies,
     /// A link that a push relies on is put anew if its last put is so old.
     renew_after: Duration,
@@ -139,6 +140,9 @@ pub(crate) struct Parts {
     /// How old garbage must be to go.
     pub(crate) min_age: Duration,
 }
+
+/// Whether a blob of that length needs no copies, as it can be had again from behind the origins, which give it up.
+pub(crate) type KeptBehind = Box<dyn Fn(Digest, u64) -> BoxFuture<'static, bool> + Send + Sync>;
 
 impl std::fmt::Debug for Cluster {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -193,6 +197,7 @@ impl Cluster {
             records,
             ballots: Ballots::new(),
             refill,
+            kept_behind: OnceLock::new(),
             copies,
             renew_after: min_age / 2,
             surplus_age: config.surplus_age,
@@ -224,6 +229,19 @@ impl Cluster {
     fn others_for(&self, digest: &Digest) -> Vec<usize> {
         let others = self.others();
         self.rendezvous.order(digest).into_iter().filter(|&place| others.contains(place)).collect()
+    }
+
+    /// Has no copies given that are given up again. To be said once.
+    pub(crate) fn skip_what_is_kept_behind(&self, kept: KeptBehind) {
+        // The first to say it counts.
+        let _ = self.kept_behind.set(kept);
+    }
+
+    /// How many origins that are well come before this one in the blob's order.
+    pub(crate) fn rank(&self, digest: &Digest) -> usize {
+        let well = self.members.well();
+        let before = self.rendezvous.order(digest).into_iter().take_while(|&place| place != self.own);
+        before.filter(|&place| well.contains(place)).count()
     }
 
     /// Who else is well.

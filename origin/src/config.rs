@@ -8,7 +8,9 @@ use serde::Deserialize;
 use shoal_control::Advertise;
 use shoal_core::Zone;
 
+use crate::backend::BackendConfig;
 use crate::cluster::ClusterConfig;
+use crate::eviction::EvictionConfig;
 use crate::preheat::{NotificationsConfig, PreheatConfig};
 use crate::refill::RefillConfig;
 use crate::replication::ReplicationConfig;
@@ -16,6 +18,7 @@ use crate::source::SourceConfig;
 use crate::tls::TlsConfig;
 use crate::upstream::UpstreamConfig;
 use crate::webhooks::WebhookConfig;
+use crate::write_back::WriteBackConfig;
 
 /// The configuration of an origin: `config/origin.toml`.
 #[derive(Clone, Debug, Deserialize)]
@@ -69,6 +72,15 @@ pub struct Config {
     /// The origins that keep blobs together with this one. Without it this origin stands alone.
     #[serde(default)]
     pub cluster: Option<ClusterConfig>,
+    /// Object stores to which what is pushed is written back, and from which it comes when no origin has it. The same on all origins.
+    #[serde(default, rename = "backend")]
+    pub backends: Vec<BackendConfig>,
+    /// How it gets there.
+    #[serde(default)]
+    pub write_back: WriteBackConfig,
+    /// Gives up blobs that a backend has where room is short. Without it nothing is given up.
+    #[serde(default)]
+    pub eviction: Option<EvictionConfig>,
     /// What stands behind the origins: asked in this order for a blob that none of them holds. The same on all of them.
     #[serde(default)]
     pub source: Vec<SourceConfig>,

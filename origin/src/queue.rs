@@ -186,12 +186,22 @@ impl<J: Clone + Serialize + DeserializeOwned> Queue<J> {
 
     /// Adds a job; durable when it returns. It replaces one of the same key that waits or was given up.
     pub(crate) async fn add(&self, key: &str, job: J) -> Result<(), QueueError> {
+        self.add_after(key, job, Duration::ZERO).await
+    }
+
+    /// The same for a job that is not to be begun before that time has passed.
+    pub(crate) async fn add_after(&self, key: &str, job: J, wait: Duration) -> Result<(), QueueError> {
         let Inner { name, limit, journal, metrics, .. } = &*self.0;
         let place = journal.place().await?;
         let pending = {
             let mut state = self.0.state();
             let full = |_| QueueError::Full { name: name.clone(), limit: *limit };
-            let entry = state.schedule.add(now(), key).map_err(full)?;
+            let mut entry = state.schedule.add(now(), key).map_err(full)?;
+            if !wait.is_zero()
+                && let Some(later) = state.schedule.not_before(key, after(wait))
+            {
+                entry = later;
+            }
             metrics.show(name, state.schedule.counts());
             let change = self.0.keep(key, &entry, &job);
             state.jobs.insert(key.to_owned(), job);
@@ -254,8 +264,13 @@ impl<J: Clone + Serialize + DeserializeOwned> Queue<J> {
 }
 
 impl<J> Queue<J> {
-    /// Whether a job of this key is still to be done.
-    #[allow(dead_code, reason = "tested, for what must not go before its job is done")]
+    /// How many more jobs it would take.
+    pub(crate) fn room(&self) -> usize {
+        let Counts { waiting, taken, dead } = self.0.state().schedule.counts();
+        self.0.limit.saturating_sub(waiting + taken + dead)
+    }
+
+    /// Whether a job of this key is not done; one that was given up is not.
     pub(crate) fn has(&self, key: &str) -> bool {
         self.0.state().schedule.has(key)
     }
@@ -321,6 +336,17 @@ impl<J: Clone + Serialize + DeserializeOwned> Taken<J> {
         self.log(kept);
     }
 
+    /// It cannot be done yet, which is no failure: it is taken again after that time.
+    pub(crate) fn put_off(mut self, wait: Duration) {
+        self.is_answered = true;
+        let Inner { name, metrics, news, .. } = &*self.queue.0;
+        let mut state = self.queue.0.state();
+        state.schedule.put_off(&self.key, after(wait));
+        metrics.show(name, state.schedule.counts());
+        drop(state);
+        news.notify_one();
+    }
+
     /// It failed, and is tried again later, or is given up.
     pub(crate) async fn failed(mut self, error: &str) {
         self.is_answered = true;
@@ -365,6 +391,10 @@ impl<J> Drop for Taken<J> {
 fn now() -> Millis {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn after(wait: Duration) -> Millis {
+    now().saturating_add(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX))
 }
 
 /// After how long an idle worker looks again: a clock that is set does not hold jobs up.

@@ -5,11 +5,14 @@
 
 pub(crate) mod links;
 mod listing;
+mod marks;
 mod tags;
 
 use std::hash::{DefaultHasher, Hash, Hasher as _};
+use std::sync::{Arc, OnceLock};
 
-use shoal_control::cluster::message::{LinkName, LinkTo, MetadataRecord, TagAcceptance, TagVersion};
+use async_trait::async_trait;
+use shoal_control::cluster::message::{LinkName, LinkTo, MetadataRecord, TagAcceptance, TagName, TagVersion};
 use shoal_driver::{DriverError, FilesystemDriver, Link, LinkKind, TransferError};
 use tokio::sync::{Mutex, MutexGuard, OnceCell};
 
@@ -25,6 +28,22 @@ pub(crate) struct Records {
     turns: Vec<Mutex<()>>,
     /// Every ballot up to this one may have been promised for a tag of which nothing is kept.
     floor: OnceCell<Mutex<TagVersion>>,
+    follower: OnceLock<Arc<dyn Follower>>,
+}
+
+/// Who is told of every link and tag that changed here, before that is acknowledged. What another origin had and this one
+/// took over is no change.
+#[async_trait]
+pub(crate) trait Follower: Send + Sync + 'static {
+    /// An error means that the change is not acknowledged; it stands all the same.
+    async fn changed(&self, what: Changed<'_>) -> Result<(), TransferError>;
+}
+
+/// What changed: look how it is now.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Changed<'a> {
+    Link(&'a Link),
+    Tag(&'a TagName),
 }
 
 impl Records {
@@ -34,7 +53,25 @@ impl Records {
     pub(crate) fn new(metadata: FilesystemDriver) -> Self {
         let turns = std::iter::repeat_with(Mutex::default).take(Self::TURNS).collect();
         let (recent_tags, floor) = (RecentTags::default(), OnceCell::new());
-        Self { metadata, recent_tags, turns, floor }
+        Self { metadata, recent_tags, turns, floor, follower: OnceLock::new() }
+    }
+
+    /// Has every change told. To be said once, before the first request.
+    pub(crate) fn followed_by(&self, follower: Arc<dyn Follower>) {
+        // The first to say it counts.
+        let _ = self.follower.set(follower);
+    }
+
+    /// Whether anybody is told.
+    pub(crate) fn is_followed(&self) -> bool {
+        self.follower.get().is_some()
+    }
+
+    async fn changed(&self, what: Changed<'_>) -> Result<(), TransferError> {
+        match self.follower.get() {
+            Some(follower) => follower.changed(what).await,
+            None => Ok(()),
+        }
     }
 
     /// Takes over what another origin has, where it is news; says whether it was.
@@ -47,7 +84,7 @@ impl Records {
             MetadataRecord::Tag(record) => {
                 let known = self.vote(&record.name).await?;
                 let is_news = known.is_none_or(|known| record.vote.is_newer_than(&known));
-                Ok(is_news && self.accept(record).await? == TagAcceptance::Accepted)
+                Ok(is_news && self.keep_vote(record).await? == TagAcceptance::Accepted)
             }
             MetadataRecord::End => Ok(false),
         }

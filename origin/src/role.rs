@@ -20,6 +20,7 @@ use shoal_store::Store;
 use shoal_transfer::{Stats, Transfer};
 
 use crate::api::{Api, library};
+use crate::behind::{Behind, BehindError};
 use crate::cluster::{Cluster, ClusterError, ClusterTransferer, Parts, Sessions};
 use crate::config::Config;
 use crate::images::Images;
@@ -56,6 +57,7 @@ pub struct Origin {
     overlay: Option<Overlay>,
     cluster: Option<Arc<Cluster>>,
     webhooks: Arc<Webhooks>,
+    behind: Behind,
     refill: Refill,
     replication: Arc<Replication>,
     preheat: Preheat,
@@ -129,6 +131,9 @@ pub enum BindError {
     /// A registry that is to be pulled through is not configured as it must be.
     #[error(transparent)]
     Upstream(#[from] UpstreamConfigError),
+    /// The backends are not configured as they must be.
+    #[error(transparent)]
+    Behind(#[from] BehindError),
     /// The S3 face is not configured as it must be.
     #[error(transparent)]
     S3(#[from] shoal_s3::ConfigError),
@@ -177,9 +182,15 @@ impl Origin {
 
         let signer = identity.clone();
         let sign: Signer = Arc::new(move |metainfo| signer.sign(metainfo));
-        let mut sources = SourceConfig::sources(&config.source)?;
         // One for both: what the registry writes, the API sees at once.
         let records = Arc::new(Records::new(metadata.clone()));
+        let behind = Behind::open(
+            (&config.backends, config.write_back, config.eviction),
+            (records.clone(), store.clone()),
+            queues,
+            metrics,
+        )?;
+        let mut sources: Vec<_> = behind.sources().chain(SourceConfig::sources(&config.source)?).collect();
         let upstreams = Upstreams::new(&config.upstream, metrics)?;
         sources.extend(upstreams.sources(&records));
         let refill = Refill::new(config.refill, sources, store.clone(), sign.clone(), metrics)?;
@@ -203,6 +214,7 @@ impl Origin {
             Some(cluster) => Arc::new(ClusterTransferer(cluster.clone())),
             None => Arc::new(LocalTransferer::new(store.clone(), records.clone(), refill.clone())),
         };
+        let transferer = behind.start(transferer, cluster.as_ref());
         let mut registry_config = config.registry;
         upstreams.add_names(&mut registry_config)?;
         let parts = (&transferer, &cluster, &records, &store, &refill);
@@ -308,6 +320,7 @@ impl Origin {
             overlay,
             cluster,
             webhooks,
+            behind,
             refill,
             replication,
             preheat,
@@ -359,7 +372,14 @@ impl Origin {
     #[must_use]
     pub fn queues(&self) -> Queues {
         let own = std::iter::once(self.preheat.shown());
-        Queues(self.webhooks.queues().chain(self.replication.queues()).chain(own).collect())
+        Queues(
+            self.webhooks
+                .queues()
+                .chain(self.replication.queues())
+                .chain(own)
+                .chain(self.behind.queue())
+                .collect(),
+        )
     }
 
     /// What has agents fetch images before anybody pulls them.
@@ -435,6 +455,7 @@ impl Origin {
             through.shutdown().await;
         }
         self.webhooks.shutdown().await;
+        self.behind.shutdown().await;
         self.refill.shutdown().await;
         self.replication.shutdown().await;
         self.preheat.shutdown().await;

@@ -9,7 +9,7 @@ use futures_util::StreamExt as _;
 use shoal_control::cluster::message::TagName;
 use shoal_core::{Digest, RepositoryName, Tag};
 use shoal_driver::{
-    ByteRange, ByteStream, DriverError, ResolvedTag, TagExpectation, TransferError, Transferer,
+    ByteRange, ByteStream, DriverError, Link, ResolvedTag, TagExpectation, TransferError, Transferer,
 };
 use shoal_store::{BlobReader, Entry, ReadError, Store};
 
@@ -45,6 +45,20 @@ impl Transferer for LocalTransferer {
 
     async fn upload(&self, _: Option<&RepositoryName>, digest: &Digest) -> Result<(), TransferError> {
         self.store.blob(digest).map(|_| ()).ok_or(TransferError::NotFound)
+    }
+
+    async fn put_link(&self, link: &Link, target: &Digest) -> Result<(), TransferError> {
+        // The driver writes it too: here only so that it is there before anybody is told.
+        if self.records.is_followed() { self.records.put_link_alone(link, target).await } else { Ok(()) }
+    }
+
+    async fn delete_link(&self, link: &Link) -> Result<bool, TransferError> {
+        if !self.records.is_followed() {
+            return Ok(false);
+        }
+        let was_there = self.records.link(link).await.is_ok();
+        self.records.delete_link_alone(link).await?;
+        Ok(was_there)
     }
 
     async fn resolve_tag(

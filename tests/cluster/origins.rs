@@ -1,5 +1,6 @@
 //! Several origins that keep blobs together.
 
+mod backends;
 mod behind;
 mod deletes;
 mod garbage;

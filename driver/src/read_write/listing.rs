@@ -43,10 +43,14 @@ impl ReadWriteDriver {
         folder: &RegistryPath,
     ) -> Result<Vec<DriverPath>, DriverError> {
         match folder {
-            RegistryPath::Repositories => match self.metadata.list(context, path).await {
-                Err(DriverError::PathNotFound { .. }) => Ok(Vec::new()),
-                other => other,
-            },
+            RegistryPath::Repositories => {
+                let listable = self.blobs.transferer.listable().await;
+                listable.map_err(|error| ERRORS.transfer(Operation::List, path, error))?;
+                match self.metadata.list(context, path).await {
+                    Err(DriverError::PathNotFound { .. }) => Ok(Vec::new()),
+                    other => other,
+                }
+            }
             RegistryPath::Manifests(name) => self.list_manifests(context, path, name).await,
             RegistryPath::Tags(name) => self.list_tags(path, name).await,
             RegistryPath::Tag(name, tag) => self.list_tag(context, path, name, tag).await,

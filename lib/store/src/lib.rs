@@ -51,4 +51,4 @@ pub use index::Entry;
 pub use partial::{Partial, WriteError, Written};
 pub use reader::{BlobReader, ReadError};
 pub use space::Evictions;
-pub use store::{CreateError, Store, StoreError};
+pub use store::{CreateError, IdleBlob, Store, StoreError};

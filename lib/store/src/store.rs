@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::{Arc, MutexGuard};
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use shoal_core::{Bitfield, Digest, Metainfo, Proof, SignedMetainfo};
@@ -10,7 +11,7 @@ use crate::blob::Blob;
 use crate::config::{CacheConfig, Config};
 use crate::directory::{Closed, Directory, OpenError};
 use crate::disk::{self, DiskError, blocking};
-use crate::eviction::{Kind, NoRoom};
+use crate::eviction::{Candidate, Kind, NoRoom};
 use crate::import::{Import, ImportError};
 use crate::index::{Entry, IndexFull};
 use crate::layout::PartialFile;
@@ -91,6 +92,17 @@ pub enum StoreError {
     },
 }
 
+/// A whole blob that nobody uses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IdleBlob {
+    /// Which.
+    pub digest: Digest,
+    /// Its length in bytes.
+    pub length: u64,
+    /// When it was used last.
+    pub last_used: SystemTime,
+}
+
 impl Store {
     /// Opens (creates) the directory and finds what is in it. Needs a tokio runtime for as long as it lives.
     ///
@@ -162,6 +174,42 @@ impl Store {
     #[must_use]
     pub fn capacity(&self) -> Option<u64> {
         self.space.capacity()
+    }
+
+    /// Whole blobs that nobody uses now, the least recently used first.
+    #[must_use]
+    pub fn idle(&self) -> Vec<IdleBlob> {
+        let candidates = self.space.index.candidates().into_iter();
+        let whole = candidates.filter(|candidate| candidate.kind == Kind::Blob);
+        let mut idle: Vec<_> = whole
+            .map(|Candidate { digest, length, last_used, .. }| IdleBlob {
+                digest,
+                length,
+                last_used: last_used.time(),
+            })
+            .collect();
+        idle.sort_unstable_by_key(|blob| (blob.last_used, blob.digest));
+        idle
+    }
+
+    /// Gives a blob up that can be had again from elsewhere, unless somebody uses it; says how many bytes went.
+    pub async fn evict(&self, digest: &Digest) -> u64 {
+        let (space, digest) = (self.space.clone(), *digest);
+        blocking(move || match space.index.find(&digest) {
+            Some(Entry::Whole(_)) => space.evict(&digest),
+            _ => 0,
+        })
+        .await
+    }
+
+    /// How much the file system has, and how much of that is free, in bytes.
+    pub async fn file_system(&self) -> Result<(u64, u64), DiskError> {
+        let space = self.space.clone();
+        blocking(move || {
+            let found = disk::file_system(space.directory.layout().root())?;
+            Ok((found.size, found.available))
+        })
+        .await
     }
 
     /// Makes (or takes up) the partial; `Entry::Whole` if it is whole already. It counts as being fetched, and is not

@@ -10,7 +10,7 @@ use shoal_control::ControlError;
 use shoal_control::cluster::message::{
     LinkAnswer, LinkDeletion, LinkName, LinkRecord, LinkState, LinkVersion,
 };
-use shoal_core::Digest;
+use shoal_core::{Digest, RepositoryName};
 use shoal_driver::{Link, TransferError};
 
 use super::Cluster;
@@ -51,7 +51,7 @@ impl Cluster {
     pub(super) async fn put_link(&self, link: &Link, target: &Digest) -> Result<(), TransferError> {
         self.require_writable()?;
         let tally = self.put_link_at_most(link, target).await?;
-        self.require_holder(&tally, target)
+        self.require_holder(&tally, (&link.repository, target)).await
     }
 
     /// Puts a link to what no origin need hold, since it comes from behind the cluster. Where too few are well it is at
@@ -198,8 +198,13 @@ impl Cluster {
     }
 
     /// A blob that went away between the look at it and the link is one that nobody needed: it is to be pushed again.
-    fn require_holder(&self, tally: &Tally, target: &Digest) -> Result<(), TransferError> {
-        if tally.holders > 0 {
+    /// One that no origin has may stand behind them.
+    async fn require_holder(
+        &self,
+        tally: &Tally,
+        (repository, target): (&RepositoryName, &Digest),
+    ) -> Result<(), TransferError> {
+        if tally.holders > 0 || self.refill.stat(Some(repository), target).await.is_ok() {
             return Ok(());
         }
         Err(TransferError::Unavailable(format!(

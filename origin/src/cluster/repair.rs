@@ -150,7 +150,8 @@ impl Cluster {
             let lacks = holders.get(digest).copied().unwrap_or(Places::NONE);
             view.is_surplus(digest, well.without(lacks), self.own)
         };
-        (batch.iter().filter_map(gift).collect(), batch.iter().filter(is_surplus).copied().collect())
+        let surplus = batch.iter().filter(is_surplus).copied().collect();
+        (self.without_kept(batch.iter().filter_map(gift).collect()).await, surplus)
     }
 
     /// Removes copies that are beyond what belongs to this origin, and that nobody touched for a while. Gives how many more may go
@@ -171,6 +172,16 @@ impl Cluster {
             }
         }
         left
+    }
+
+    /// What an origin gave up, because it is behind them all, is not given back to it.
+    async fn without_kept(&self, gifts: Vec<(Digest, Places)>) -> Vec<(Digest, Places)> {
+        let Some(kept) = self.kept_behind.get() else { return gifts };
+        let needed = stream::iter(gifts).map(async |gift| {
+            let length = self.store.blob(&gift.0)?.metainfo().length();
+            (!kept(gift.0, length).await).then_some(gift)
+        });
+        needed.buffered(LOOKS_AT_ONCE).filter_map(async |gift| gift).collect().await
     }
 
     async fn give(&self, digest: Digest, to: Places) {
@@ -194,6 +205,8 @@ impl Cluster {
 
 /// How many copies go in one round. 1000: deletes are syncs, and pushes need the disk too.
 const MAX_DROPS: usize = 1000;
+/// Questions to a backend at a time.
+const LOOKS_AT_ONCE: usize = 8;
 
 fn gauge(count: usize) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)

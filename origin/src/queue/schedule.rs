@@ -139,6 +139,28 @@ impl Schedule {
         Some(self.jobs.get(key)?.entry.due)
     }
 
+    /// A job that waits is not to be taken before `due`.
+    pub(super) fn not_before(&mut self, key: &str, due: Millis) -> Option<Entry> {
+        let kept = self.jobs.get(key)?;
+        if kept.taken.is_some() || kept.entry.dead {
+            return None;
+        }
+        let entry = Entry { due, ..kept.entry.clone() };
+        self.remove(key);
+        self.insert(key, entry.clone());
+        Some(entry)
+    }
+
+    /// A job that was taken cannot be done yet, which is nobody's failure.
+    pub(super) fn put_off(&mut self, key: &str, due: Millis) {
+        if let Some(entry) = self.jobs.get(key).map(|kept| kept.entry.clone())
+            && let Some((_, again)) = self.give_back(key)
+        {
+            // What came again may be done at once.
+            self.insert(key, Entry { due: if again { entry.due } else { due }, ..entry });
+        }
+    }
+
     /// A job that was taken is done; what is to be kept of it, if it came again.
     pub(super) fn done(&mut self, now: Millis, key: &str) -> Option<Entry> {
         let (number, again) = self.give_back(key)?;
@@ -175,10 +197,9 @@ impl Schedule {
         }
     }
 
-    /// Whether the job is still to be done: it waits, or somebody is at it.
-    #[allow(dead_code, reason = "tested, for what must not go before its job is done")]
+    /// Whether the job is not done: it waits, or somebody is at it, or it was given up.
     pub(super) fn has(&self, key: &str) -> bool {
-        self.jobs.get(key).is_some_and(|kept| !kept.entry.dead)
+        self.jobs.contains_key(key)
     }
 
     /// The keys of jobs that were given up.

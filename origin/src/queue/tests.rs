@@ -67,7 +67,7 @@ async fn what_fails_is_tried_again_then_given_up_and_revived() {
     let again = take(&queue).await;
     assert_eq!((again.job, again.tries), (7, 1));
     again.failed("still away").await;
-    assert!(!queue.has("7"));
+    assert!(queue.has("7"), "given up is not done");
     drop(queue);
     let queue = place.open().await;
     let dead = queue.status().newest_dead;
@@ -99,4 +99,25 @@ async fn a_job_that_is_dropped_is_taken_by_another() {
     drop(take(&queue).await);
     assert_eq!(take(&queue).await.tries, 0);
     assert!(queue.has("1"));
+}
+
+#[tokio::test]
+async fn what_is_for_later_or_put_off_is_not_taken_before_and_has_not_failed() {
+    let place = Place::new();
+    let queue = place.open().await;
+    queue.add_after("late", 1, Duration::from_millis(300)).await.unwrap();
+    queue.add("now", 2).await.unwrap();
+    let now = take(&queue).await;
+    assert_eq!(now.job, 2);
+    now.put_off(Duration::from_millis(900));
+    assert!(timeout(Duration::from_millis(100), queue.take()).await.is_err());
+    let late = take(&queue).await;
+    assert_eq!((late.job, late.tries), (1, 0));
+    late.done().await;
+    let again = take(&queue).await;
+    assert_eq!((again.job, again.tries), (2, 0));
+    // Whoever adds it anew does not wait for its time.
+    again.put_off(Duration::from_secs(3600));
+    queue.add("now", 3).await.unwrap();
+    assert_eq!(take(&queue).await.job, 3);
 }

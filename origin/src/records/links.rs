@@ -10,7 +10,7 @@ use shoal_core::Digest;
 use shoal_driver::{Context, DriverError, DriverPath, Link, StorageDriver as _, TransferError, walk};
 use tokio::sync::mpsc;
 
-use super::{Records, from_driver, link_of, name_of};
+use super::{Changed, Records, from_driver, link_of, name_of};
 use crate::link_state::{self, Change};
 
 /// The file of a deletion.
@@ -38,8 +38,21 @@ impl Records {
         Ok(link_state::newest([&filed, &deleted]))
     }
 
+    /// Whether a link was deleted here, as far as that is still known.
+    pub(crate) async fn was_deleted(&self, link: &Link) -> Result<bool, TransferError> {
+        Ok(self.link_state(link).await?.is_some_and(|state| state.target.is_none()))
+    }
+
     /// Puts a link, durably, unless something newer is known. `now` in microseconds.
     pub(crate) async fn put_link(&self, record: &LinkRecord, now: u64) -> Result<Change, TransferError> {
+        let change = self.file_link(record, now).await?;
+        if !matches!(change, Change::Refused(_)) {
+            self.changed(Changed::Link(&link_of(&record.name))).await?;
+        }
+        Ok(change)
+    }
+
+    async fn file_link(&self, record: &LinkRecord, now: u64) -> Result<Change, TransferError> {
         let link = link_of(&record.name);
         let _turn = self.turn(&link).await;
         let known = self.link_state(&link).await?;
@@ -54,13 +67,15 @@ impl Records {
     pub(crate) async fn put_link_alone(&self, link: &Link, target: &Digest) -> Result<(), TransferError> {
         let _turn = self.turn(link).await;
         let (path, content) = (link.path().to_driver_path(), target.to_string());
-        self.metadata.put_content(&Context::default(), &path, content.into()).await.map_err(from_driver)
+        self.metadata.put_content(&Context::default(), &path, content.into()).await.map_err(from_driver)?;
+        self.changed(Changed::Link(link)).await
     }
 
     /// Deletes a link where this origin stands alone: there is nobody who would bring it back.
     pub(crate) async fn delete_link_alone(&self, link: &Link) -> Result<(), TransferError> {
         let _turn = self.turn(link).await;
-        self.remove(&link.folder().to_driver_path()).await
+        self.remove(&link.folder().to_driver_path()).await?;
+        self.changed(Changed::Link(link)).await
     }
 
     /// Deletes a link, durably, unless somebody has put it anew; gives what it named.
@@ -85,6 +100,7 @@ impl Records {
         if !matches!(change, Change::Refused(_)) {
             // Also what a crash left between the two.
             self.remove(&link.folder().to_driver_path()).await?;
+            self.changed(Changed::Link(&link)).await?;
         }
         Ok((change, known.and_then(|known| known.target)))
     }
@@ -92,7 +108,7 @@ impl Records {
     /// Takes over what another origin has, where it is news; says whether it was.
     pub(super) async fn learn_link(&self, record: &LinkRecord) -> Result<bool, TransferError> {
         // A list says how things are: it may be of any age.
-        Ok(self.put_link(record, 0).await? == Change::Write)
+        Ok(self.file_link(record, 0).await? == Change::Write)
     }
 
     /// Forgets a deletion, if that is still what is known; says whether nothing is known then.

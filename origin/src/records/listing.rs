@@ -141,6 +141,11 @@ impl Records {
         Ok(revisions)
     }
 
+    /// Whether there is no link and no tag.
+    pub(crate) async fn is_empty(&self) -> Result<bool, TransferError> {
+        Ok(self.walk().next().await?.is_none())
+    }
+
     fn walk(&self) -> Paths<'_> {
         Paths(walk(&self.metadata, &NOBODY, &RegistryPath::Repositories.to_driver_path()))
     }

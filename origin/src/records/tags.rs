@@ -14,7 +14,7 @@ use shoal_driver::{
 };
 use tokio::sync::Mutex;
 
-use super::{Records, from_driver};
+use super::{Changed, Records, from_driver};
 use crate::register::Register;
 
 impl Records {
@@ -35,7 +35,8 @@ impl Records {
     ) -> Result<(), TransferError> {
         let _turn = self.turn(name).await;
         expect(self.register(name).await?.digest(), expected)?;
-        self.write_tag(name, digest.to_string()).await
+        self.write_tag(name, digest.to_string()).await?;
+        self.changed(Changed::Tag(name)).await
     }
 
     /// Lets the tag name nothing if it is as expected, as the only origin does it.
@@ -50,7 +51,8 @@ impl Records {
             return Err(TransferError::NotFound);
         }
         expect(current, expected)?;
-        self.remove_tag(name).await
+        self.remove_tag(name).await?;
+        self.changed(Changed::Tag(name)).await
     }
 
     /// The tags of a repository, in lexical order, by this origin's files.
@@ -79,7 +81,31 @@ impl Records {
     }
 
     /// Votes, durably.
-    pub(crate) async fn accept(
+    pub(crate) async fn accept(&self, record: &TagRecord) -> Result<TagAcceptance, TransferError> {
+        let acceptance = self.keep_vote(record).await?;
+        if acceptance == TagAcceptance::Accepted {
+            self.changed(Changed::Tag(&record.name)).await?;
+        }
+        Ok(acceptance)
+    }
+
+    /// What the tag named before this origin's files were lost, if nothing is known of it here; says whether that was so. For
+    /// the only origin, whose writes are in no ballot.
+    pub(crate) async fn restore_tag(
+        &self,
+        TagRecord { name, vote }: &TagRecord,
+    ) -> Result<bool, TransferError> {
+        let _turn = self.turn(name).await;
+        if self.register(name).await?.vote.is_some() {
+            return Ok(false);
+        }
+        match vote.value.digest {
+            Some(digest) => self.write_tag(name, digest.to_string()).await.map(|()| true),
+            None => Ok(false),
+        }
+    }
+
+    pub(super) async fn keep_vote(
         &self,
         TagRecord { name, vote }: &TagRecord,
     ) -> Result<TagAcceptance, TransferError> {

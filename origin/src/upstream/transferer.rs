@@ -41,6 +41,10 @@ impl Transferer for PullThrough {
         self.0.below.writable().await
     }
 
+    async fn listable(&self) -> Result<(), TransferError> {
+        self.0.below.listable().await
+    }
+
     async fn find_link(&self, link: &Link) -> Result<Digest, TransferError> {
         let held = self.0.below.find_link(link).await;
         let Err(error) = held else { return held };

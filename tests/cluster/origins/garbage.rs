@@ -69,6 +69,7 @@ async fn no_acknowledged_image_has_a_hole_while_garbage_is_collected_and_origins
     let mut rig = Rig::start_configured(COUNT, KEYS).await;
     let images: Arc<Vec<_>> = Arc::new((0..IMAGES).map(|seed| Image::generate(100_000, 3, seed)).collect());
     let (mut shown, mut collected): (Vec<Shown>, _) = (vec![Shown::new(); WRITERS], 0.0);
+    let mut looked_at = 0;
     for round in 0..rounds {
         let addresses: Vec<_> = (0..COUNT).map(|place| rig.origin(place).registry().to_string()).collect();
         let until = tokio::time::Instant::now() + Duration::from_secs(18);
@@ -89,6 +90,7 @@ async fn no_acknowledged_image_has_a_hole_while_garbage_is_collected_and_origins
         }
         let known: Vec<_> =
             shown.iter().flatten().filter_map(|(name, image)| Some((name, (*image)?))).collect();
+        looked_at += known.len();
         eprintln!("round {round}: origin {victim} died, {} repositories have an image", known.len());
         rig.all_well().await;
         audit(&rig, &images, &known).await;
@@ -96,12 +98,12 @@ async fn no_acknowledged_image_has_a_hole_while_garbage_is_collected_and_origins
         rig.all_well().await;
         audit(&rig, &images, &known).await;
     }
-    let known = shown.iter().flatten().filter(|(_, image)| image.is_some()).count();
-    assert!(known > 0, "nothing was acknowledged");
+    // Writers delete as well: after a round there may be none.
+    assert!(looked_at > 0, "nothing was acknowledged");
     for place in 0..COUNT {
         collected += collected_by(&rig, place).await;
     }
-    eprintln!("{known} images are shown, {collected} links and blobs were collected");
+    eprintln!("{looked_at} images were looked at, {collected} links and blobs were collected");
     assert!(collected > 0.0, "nothing was collected");
 }
 

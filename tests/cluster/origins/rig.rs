@@ -1,6 +1,6 @@
 //! Three origins that keep every blob twice, a tracker, and an agent.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -41,20 +41,25 @@ impl Rig {
 
     /// The first `members` of the origins, which know of no others.
     pub(super) async fn start_with(members: usize) -> Self {
-        Self::start_in(None, members, "").await
+        Self::start_configured(members, "").await
     }
 
     /// The same with more keys of `[cluster]`, and tables.
     pub(super) async fn start_configured(members: usize, more: &str) -> Self {
+        Self::start_in(None, members, |_| more.to_owned()).await
+    }
+
+    /// With more tables in their configuration, which may name the rig's folder.
+    pub(super) async fn configured(members: usize, more: impl FnOnce(&Path) -> String) -> Self {
         Self::start_in(None, members, more).await
     }
 
     /// Each origin on its host.
     pub(super) async fn start_apart(network: Network) -> Self {
-        Self::start_in(Some(network), COUNT, "").await
+        Self::start_in(Some(network), COUNT, |_| String::new()).await
     }
 
-    async fn start_in(network: Option<Network>, members: usize, more: &str) -> Self {
+    async fn start_in(network: Option<Network>, members: usize, more: impl FnOnce(&Path) -> String) -> Self {
         shoal_identity::install_crypto_provider();
         let folder = tempfile::tempdir().unwrap();
         let ca = folder.path().join("ca");
@@ -70,7 +75,7 @@ impl Rig {
         let urls = (0..COUNT).map(|place| format!("https://{}:{}", api_host(place), free_port())).collect();
         let tracker_url = format!("https://{tracker_host}:{tracker_port}");
         let origins = Vec::new();
-        let more = more.to_owned();
+        let more = more(folder.path());
         let mut rig = Self { folder, tracker_url, urls, _tracker: tracker, origins, members, more, network };
         rig.origins = (0..COUNT).map(|place| (place < members).then(|| rig.spawn(place))).collect();
         rig.all_well().await;
@@ -161,6 +166,34 @@ impl Rig {
                 std::fs::remove_dir_all(self.folder.path().join(name(place)).join("data").join(tree))
                     .unwrap();
             }
+            self.restart(place);
+        }
+        self.all_well().await;
+    }
+
+    /// Loses the disks of all origins, and begins again.
+    pub(super) async fn wipe(&mut self) {
+        self.wipe_with(|| ());
+        self.all_well().await;
+    }
+
+    /// The same without waiting, with something done after each has begun again.
+    pub(super) fn wipe_with(&mut self, mut after: impl FnMut()) {
+        for place in self.live() {
+            self.kill(place);
+        }
+        for place in 0..COUNT {
+            self.delete_store(place);
+            self.restart(place);
+            after();
+        }
+    }
+
+    /// Begins again with other tables.
+    pub(super) async fn reconfigure(&mut self, more: String) {
+        self.more = more;
+        for place in self.live() {
+            self.kill(place);
             self.restart(place);
         }
         self.all_well().await;
